@@ -1,0 +1,1 @@
+"""Plumbline: a deep-learning research template in which every run is held to good practice."""

@@ -1,0 +1,121 @@
+"""From configuration and data to what trains: built once in rehearsal, before any data are read, and once for good."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from plumbline import device, tasks
+from plumbline.config import ConfigError, build
+from plumbline.data.core import Data, Spec
+from plumbline.loop import Diverged, Step, Training
+from plumbline.regularisers import Regulariser
+from plumbline.state import State
+
+Schedule = Callable[[float, list[float]], float]
+
+
+def assemble(cfg: DictConfig, data: Data, where: torch.device) -> tuple[Training, State, Step, Schedule]:
+    """Everything a run trains with, on its device, as seed and data make it."""
+    with mistakes_in("data"):
+        prior = tasks.prior(data.spec, data.train).float()
+        for split in (data.train, data.val):
+            split.to(where, cfg.channels_last)
+    return build_all(cfg, data.spec, prior, where)
+
+
+def rehearse(cfg: DictConfig, spec: Spec) -> None:
+    """Build everything and do one update on random numbers of the data's shape, so that what cannot fit fails now.
+
+    Raises ConfigError with the group at fault. Leaves no trace: random states are restored, what was built is dropped.
+    """
+    samples = min(2, cfg.batch_size)
+    with torch.random.fork_rng(devices=[]):
+        training, _, step, _ = build_all(
+            cfg, spec, torch.full((spec.outputs,), 1 / spec.outputs), torch.device("cpu"), rehearsal=True
+        )
+        x = torch.randn(samples, *spec.shape)
+        y = (
+            torch.arange(samples) % spec.outputs
+            if spec.task == "classification"
+            else torch.randn(samples, spec.outputs)
+        )
+        with mistakes_in("model", f"cannot take inputs of shape {spec.shape}"):
+            outputs = training.model.eval()(x)
+        if not isinstance(outputs, Tensor) or outputs.shape != (samples, spec.outputs):
+            got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ConfigError(
+                f"model: for a batch of {samples} it gave {got}; this data set needs ({samples}, {spec.outputs}): (batch, outputs)"
+            )
+        training.model.train()
+        with mistakes_in("augment"):
+            for augment in training.augmentations:
+                augment(x, training.generator)
+        with mistakes_in("regulariser"):
+            for regulariser in training.regularisers:
+                regulariser.batch(x, y, training.generator)
+        with mistakes_in("loss"):
+            training.loss(outputs.detach(), y)
+        with mistakes_in("step"):
+            step(training, [(x, y)] * cfg.accumulate)
+
+
+def build_all(
+    cfg: DictConfig, spec: Spec, prior: Tensor, where: torch.device, rehearsal: bool = False
+) -> tuple[Training, State, Step, Schedule]:
+    """The parts of a run, in the order in which they need one another."""
+    torch.manual_seed(cfg.seed)
+    with mistakes_in("model"):
+        model = build(cfg.model)(spec)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model: {cfg.model._target_} gave a {type(model).__name__}; it must be a torch.nn.Module")
+    with mistakes_in("init"):
+        build(cfg.init)(model, prior)
+    with mistakes_in("regulariser"):
+        regularisers = [build(node)(spec) for node in cfg.regulariser.values()]
+        for regulariser in regularisers:
+            regulariser.attach(model)
+    if not isinstance(next(iter(regularisers), None), Regulariser | None):
+        raise ConfigError(f"regulariser: {type(regularisers[0]).__name__} is not a plumbline.regularisers.Regulariser")
+    device.place(model, where, cfg.channels_last, cfg.compile and not rehearsal)
+    with mistakes_in("optimiser"):
+        optimiser = build(cfg.optimiser)(model)
+        for group in optimiser.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+    with mistakes_in("loss"):
+        loss = build(cfg.loss)(spec)
+    with mistakes_in("schedule"):
+        schedule = build(cfg.schedule)
+        for progress in (0.0, 0.5, 1.0):
+            schedule(progress, [])
+    scaler = device.scaler(where, cfg.precision)
+    ema = None if cfg.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema))
+    training = Training(
+        model, optimiser, loss, regularisers, augmentations=[build(node) for node in cfg.augment.values()],
+        generator=torch.Generator(where), autocast=device.autocast(where, cfg.precision), scaler=scaler, grad_clip=cfg.grad_clip,
+    )  # fmt: skip
+    return training, State(model, optimiser, scaler, ema), build(cfg.step), schedule
+
+
+@contextmanager
+def mistakes_in(group: str, what: str = "") -> Iterator[None]:
+    """Turn what a component raises while it is set up into one message that names the group and the line."""
+    try:
+        yield
+    except (ConfigError, Diverged):
+        raise
+    except Exception as error:
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if "/torch/" not in frame.filename and "/hydra/" not in frame.filename
+        ]
+        at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+        reason = str(error).strip().splitlines() or [""]
+        raise ConfigError(f"{group}: {what + ': ' if what else ''}{type(error).__name__}: {reason[0]}{at}") from error

@@ -1,0 +1,1 @@
+"""What is found about a run, and said."""

@@ -1,0 +1,346 @@
+"""The schema of a run, the one place that builds objects from it, and the checks that make every mistake readable."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+GROUPS = ("data", "model", "loss", "optimiser", "schedule", "init", "step")  # one option each
+COMBINED = ("regulariser", "augment", "tracker")  # any number of options
+
+
+class ConfigError(ValueError):
+    """A mistake in the command or the configuration: one message with path, value and what would be right."""
+
+
+@dataclass
+class Config:
+    """Every key a run may have. Types live here and values in conf/, so no value is written twice."""
+
+    data: dict[str, Any] = MISSING
+    model: dict[str, Any] = MISSING
+    loss: dict[str, Any] = MISSING
+    optimiser: dict[str, Any] = MISSING
+    schedule: dict[str, Any] = MISSING
+    init: dict[str, Any] = MISSING
+    step: dict[str, Any] = MISSING
+    regulariser: dict[str, Any] = field(default_factory=dict)
+    augment: dict[str, Any] = field(default_factory=dict)
+    tracker: dict[str, Any] = field(default_factory=dict)
+    name: str = MISSING
+    question: str = MISSING
+    seed: int = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    accumulate: int = MISSING
+    eval_batch_size: int = MISSING
+    grad_clip: float | None = MISSING
+    ema: float | None = MISSING
+    objective: str = MISSING
+    direction: str = MISSING
+    patience: int | None = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+    compile: bool = MISSING
+    channels_last: bool = MISSING
+    threads: int | None = MISSING
+    watch: int = MISSING
+    train_eval: int = MISSING
+    save_minutes: float = MISSING
+    bootstrap: int = MISSING
+    outputs: str = MISSING
+    resume: str | None = MISSING
+    allow: list[str] = MISSING
+
+
+def register() -> None:
+    """Tell Hydra the schema and the resolver behind a run's unique folder."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("unique", _unique, use_cache=True, replace=True)
+
+
+def _unique() -> str:
+    import secrets  # not seeded by anything: two runs in one second still have two folders
+
+    return secrets.token_hex(3)
+
+
+def build(node: DictConfig) -> Callable[..., Any]:
+    """The node's `_target_` with its keywords bound; runtime objects go in positionally: `build(cfg.model)(spec)`."""
+    from hydra.utils import instantiate
+
+    return instantiate(node, _partial_=True, _convert_="all")
+
+
+# --- what may stand in a configuration -------------------------------------------------------------------------------
+
+LEAST = {  # the smallest value that makes sense
+    "seed": 0, "epochs": 0, "batch_size": 1, "accumulate": 1, "eval_batch_size": 1, "patience": 1, "threads": 1,
+    "watch": 0, "train_eval": 1, "bootstrap": 1,
+}  # fmt: skip
+ONE_OF = {
+    "direction": ("auto", "minimise", "maximise"),
+    "precision": ("fp32", "bf16", "fp16"),
+}
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Raise ConfigError on root values out of range. Imports nothing: it costs no time."""
+    known = [item.name for item in fields(Config)]
+    for key in cfg:
+        if key not in known:
+            raise ConfigError(f"{key}: there is no such key{nearest(key, known)}; a run has: {', '.join(known)}")
+    for key in known:
+        if key not in cfg or OmegaConf.is_missing(cfg, key):
+            raise ConfigError(f"{key}: has no value; give one on the command line ({key}=…) or in conf/train.yaml")
+    for key, least in LEAST.items():
+        if cfg[key] is not None and cfg[key] < least:
+            raise ConfigError(f"{key}={cfg[key]}: must be at least {least}")
+    for key, accepted in ONE_OF.items():
+        if cfg[key] not in accepted:
+            raise ConfigError(
+                f"{key}={cfg[key]}: no such choice{nearest(cfg[key], accepted)}; accepted: {', '.join(accepted)}"
+            )
+    if cfg.save_minutes <= 0:
+        raise ConfigError(f"save_minutes={cfg.save_minutes}: must be above 0")
+    if cfg.grad_clip is not None and not cfg.grad_clip > 0:
+        raise ConfigError(f"grad_clip={cfg.grad_clip}: must be above 0, or null for none")
+    if cfg.ema is not None and not 0 <= cfg.ema < 1:
+        raise ConfigError(f"ema={cfg.ema}: a decay lies in [0, 1), such as 0.999; null for none")
+    device = cfg.device.partition(":")[0]
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(
+            f"device={cfg.device}: no such device{nearest(device, ('auto', 'cpu', 'cuda', 'mps'))}; accepted: auto, cpu, cuda, cuda:1, …, mps"
+        )
+    if not cfg.name or set(cfg.name) & set("/\\\0\n"):
+        raise ConfigError(f"name={cfg.name!r}: is part of a folder's name: not empty, without slashes")
+    for path, node in nodes(cfg):
+        allowed(path, str(node["_target_"]), cfg.allow)
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Raise ConfigError unless every component gets exactly its keyword-only parameters, rightly typed.
+
+    Runs before any data are read. Imports the components' modules, and with them torch.
+    """
+    check_values(cfg)
+    for path, node in nodes(cfg):
+        check_node(path, node, cfg.allow)
+
+
+def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """(path, node) of every component, nested ones included; a component without a target is a mistake."""
+    for group in GROUPS:
+        if "_target_" not in (cfg[group] or {}):
+            raise ConfigError(f"{group}: has no _target_; choose one of its options: {group}=…")
+    for group in COMBINED:
+        for name, node in cfg[group].items():
+            if not isinstance(node, DictConfig) or "_target_" not in node:
+                raise ConfigError(f"{group}.{name}: is not chosen, so it has no _target_; say {group}=[{name}] first")
+    for group in GROUPS + COMBINED:
+        yield from _targets(group, cfg[group])
+
+
+def _targets(path: str, node: Any) -> Iterator[tuple[str, DictConfig]]:
+    if OmegaConf.is_dict(node):
+        if "_target_" in node:
+            yield path, node
+        for key in node:
+            if not OmegaConf.is_missing(node, key):
+                yield from _targets(f"{path}.{key}", node[key])
+    elif OmegaConf.is_list(node):
+        for index, item in enumerate(node):
+            yield from _targets(f"{path}[{index}]", item)
+
+
+def allowed(path: str, name: str, allow: list[str]) -> None:
+    """Raise ConfigError unless the dotted name lies in an allowed package. Nothing is imported before that."""
+    if not any(name == prefix or name.startswith(prefix + ".") for prefix in allow):
+        raise ConfigError(
+            f"{path}._target_={name}: lies outside the packages that may be used ({', '.join(allow)}); "
+            f"if you trust it, say 'allow=[{','.join([*allow, name.partition('.')[0]])}]' or add it to allow in conf/train.yaml"
+        )
+
+
+def check_node(path: str, node: DictConfig, allow: list[str]) -> None:
+    """Raise ConfigError unless the node's keys are its target's: equal for keyword-only ones, known for the others."""
+    target = locate(path, str(node["_target_"]), allow)
+    given = {str(key): None if OmegaConf.is_missing(node, key) else node[key] for key in node if key != "_target_"}
+    for key in given:
+        if key.startswith("_") and key.endswith("_"):
+            raise ConfigError(f"{path}.{key}: is Hydra's own word and is not used here; remove it")
+        if OmegaConf.is_missing(node, key):
+            raise ConfigError(f"{path}.{key}: has no value (???); give one: {path}.{key}=…")
+    accepted, own, open_ended = parameters(target)
+    for key in given:
+        if key not in accepted and not open_ended:
+            raise ConfigError(
+                f"{path}.{key}={given[key]}: no such key{nearest(key, accepted)}; {node['_target_']} takes: {', '.join(accepted) or 'none'}"
+            )
+    if not own:
+        return  # not in our idiom (torch's own classes): they keep their defaults
+    for key, annotation in accepted.items():
+        if key not in given:
+            raise ConfigError(
+                f"{path}.{key}: has no value; {node['_target_']} needs it, so write it into the option's file or say +{path}.{key}=…"
+            )
+        value = OmegaConf.to_container(given[key], resolve=True) if OmegaConf.is_config(given[key]) else given[key]
+        if not fits(value, annotation):
+            raise ConfigError(f"{path}.{key}={value}: must be {describe(annotation)}{_hint(value, annotation)}")
+
+
+def locate(path: str, name: str, allow: list[str]) -> Any:
+    """The object of a dotted name, if its true home is allowed too (`torch.os.system` is not torch's)."""
+    allowed(path, name, allow)
+    module_name, _, attribute = name.rpartition(".")
+    if not module_name:
+        raise ConfigError(f"{path}._target_={name}: must be a dotted path, such as package.module.Name")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if not (module_name == missing or module_name.startswith(missing + ".")):
+            raise ConfigError(
+                f"{path}._target_={name}: {module_name} imports {missing}, which is not installed"
+            ) from error
+        raise ConfigError(
+            f"{path}._target_={name}: there is no module {missing}{_modules_near(missing)}; it is looked for on PYTHONPATH, "
+            "in the current folder, in the --config-dir and in the folder that holds it"
+        ) from error
+    except SyntaxError as error:
+        raise ConfigError(f"{path}._target_={name}: {error.filename}, line {error.lineno}: {error.msg}") from error
+    except ImportError as error:
+        raise ConfigError(f"{path}._target_={name}: importing {module_name} failed: {error}") from error
+    if not hasattr(module, attribute):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ConfigError(f"{path}._target_={name}: {module_name} has no {attribute}{nearest(attribute, public)}")
+    target = getattr(module, attribute)
+    if not callable(target):
+        raise ConfigError(f"{path}._target_={name}: is not a function or class")
+    home = getattr(target, "__module__", None) or ""
+    if home != module_name:
+        allowed(path, f"{home}.{attribute}", allow)
+    return target
+
+
+def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], bool, bool]:
+    """(name -> annotation of what configuration may give, whether the target is in our idiom, whether **kwargs are free)."""
+    function = target.__init__ if inspect.isclass(target) else target
+    signature = inspect.signature(target)
+    try:
+        annotations = typing.get_type_hints(function)
+    except Exception:  # a name that only a type checker sees: the names of the keys can still be checked
+        annotations = {}
+    kinds = [parameter.kind for parameter in signature.parameters.values()]
+    own = inspect.Parameter.KEYWORD_ONLY in kinds or inspect.Parameter.VAR_KEYWORD in kinds
+    accepted, open_ended = {}, False
+    for name, parameter in signature.parameters.items():
+        annotation = annotations.get(name, Any)
+        if parameter.kind is parameter.VAR_KEYWORD:
+            bundle = typing.get_args(annotation)
+            if typing.get_origin(annotation) is typing.Unpack:
+                accepted |= typing.get_type_hints(bundle[0])
+            else:
+                open_ended = True
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            accepted[name] = annotation
+            own = own and parameter.default is parameter.empty
+    if own or not _foreign(target):
+        return accepted, True, open_ended
+    named = (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    return (
+        {
+            name: annotations.get(name, Any)
+            for name, parameter in signature.parameters.items()
+            if parameter.kind in named
+        },
+        False,
+        open_ended,
+    )
+
+
+def _foreign(target: Any) -> bool:
+    return (getattr(target, "__module__", None) or "").partition(".")[0] in ("torch", "torchvision")
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a plain value is of the annotated type; an int serves as a float, a bool never as a number."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any or annotation is inspect.Parameter.empty:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if annotation in (None, type(None)):
+        return value is None
+    if origin in (list, tuple):
+        items = arguments[0] if arguments else Any
+        if origin is tuple and len(arguments) > 1 and arguments[-1] is not Ellipsis:
+            return isinstance(value, list) and len(value) == len(arguments) and all(map(fits, value, arguments))
+        return isinstance(value, list) and all(fits(item, items) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(item, arguments[1]) for item in value.values())
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, annotation) if isinstance(annotation, type) else True
+
+
+def describe(annotation: Any) -> str:
+    """An annotation in words a person would use."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(argument) for argument in arguments)
+    if origin in (list, tuple):
+        return f"a list of {describe(arguments[0])}" if arguments else "a list"
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        bool: "true or false",
+        type(None): "null",
+        dict: "a mapping",
+    }
+    return words.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _hint(value: Any, annotation: Any) -> str:
+    arguments = typing.get_args(annotation)
+    literals = [
+        choice
+        for argument in (annotation, *arguments)
+        if typing.get_origin(argument) is typing.Literal
+        for choice in typing.get_args(argument)
+    ]
+    return nearest(str(value), [str(choice) for choice in literals])
+
+
+def nearest(name: str, known: Any) -> str:
+    """`; did you mean 'x'?` for the closest known name, or nothing."""
+    close = difflib.get_close_matches(str(name), [str(item) for item in known], n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _modules_near(name: str) -> str:
+    """The closest importable module to a mistyped one, among those beside it."""
+    import pkgutil
+
+    parent, _, last = name.rpartition(".")
+    try:
+        where = importlib.import_module(parent).__path__ if parent else None
+    except (ImportError, AttributeError):
+        return ""
+    return nearest(last, [item.name for item in pkgutil.iter_modules(where)])

@@ -1,0 +1,113 @@
+"""What a person sees: a live bar on a terminal, plain lines in a log, a table at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plumbline.record import Record
+    from plumbline.state import State
+
+
+class Console:
+    """Speaks of a run on standard output. It holds nothing that a run needs."""
+
+    def __init__(self, epochs: int, updates: int, objective: str):
+        from rich.console import Console as Rich
+
+        self.epochs, self.updates, self.objective = epochs, updates, objective
+        self.rich = Rich(highlight=False, soft_wrap=True)
+        self.bar: Any = None
+        self.drawn = 0.0
+
+    def say(self, words: str | None) -> None:
+        if words:
+            self.rich.print(words, markup=False)
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def begin(self, record: Record, state: State, word: str | None) -> None:
+        """Say what is trained on what, where it is recorded, and from where a run goes on."""
+        run, data = record.run, record.run["data"]
+        self.say(f"{record.directory}")
+        self.say(
+            f"{run['parameters']:,} parameters · {data['train']:,} samples to train with, {data['val']:,} to validate · "
+            f"inputs {tuple(data['shape'])}, {data['outputs']} outputs · {run['environment']['device']}"
+        )
+        self.say(
+            f"simplest baseline ({run['baseline']['name']}): {self.objective} {run['baseline'][self.objective]:.4f}"
+        )
+        self.say(word)
+        if record.resumed:
+            self.say(f"going on after {state.epoch} epochs and {state.step} steps")
+        if self.rich.is_terminal:
+            self._draw(state)
+
+    def _draw(self, state: State) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        texts = (TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[best]}"))
+        self.bar = Progress(
+            BarColumn(), MofNCompleteColumn(), *texts, console=self.rich, transient=True, refresh_per_second=5
+        )
+        self.first = state.epoch * self.updates + state.step
+        self.task = self.bar.add_task("", total=self.epochs * self.updates, completed=self.first, rate="", best="")
+        self.began = time.monotonic()
+        self.bar.start()
+
+    def step(self, state: State) -> None:
+        """An update is done: move the bar, at most five times a second."""
+        if self.bar is None or time.monotonic() - self.drawn < 0.2:
+            return
+        self.drawn, done = time.monotonic(), state.epoch * self.updates + state.step
+        rate = (done - self.first) / max(self.drawn - self.began, 1e-9)
+        self.bar.update(self.task, completed=done, rate=f"{rate:.0f} steps/s")
+
+    def epoch(self, record: dict[str, float], best: dict[str, float]) -> None:
+        """One line an epoch."""
+        metric = self.objective
+        values = [f"loss {record['train/loss']:.4f} train, {record['val/loss']:.4f} val"]
+        if metric != "val/loss":
+            values.append(f"{metric} {record[metric]:.4f}")
+        star = " *" if best["epoch"] == record["epoch"] else ""
+        speed = f"{record['samples_per_s']:,.0f} samples/s" if "samples_per_s" in record else ""
+        width = len(str(self.epochs))
+        self.say(f"epoch {record['epoch']:>{width}}/{self.epochs}  {'  '.join(values)}  {speed}{star}")
+        if self.bar is not None:
+            self.bar.update(self.task, completed=record["epoch"] * self.updates, best=f"best {best[metric]:.4f}")
+
+    def end(self, record: Record) -> None:
+        """The closing table: what came out, against what, and where to read on."""
+        from rich.table import Table
+
+        self.__exit__()
+        self.bar, run = None, record.run
+        table = Table(box=None, pad_edge=False)
+        for name, side in (
+            ("", "left"),
+            ("best", "right"),
+            ("95 % interval", "right"),
+            (run["baseline"]["name"], "right"),
+        ):
+            table.add_column(name, justify=side)
+        for metric, ends in run["interval"].items():
+            row = (f"{run['best'][metric]:.4f}", f"{ends[0]:.4f} – {ends[1]:.4f}", f"{run['baseline'][metric]:.4f}")
+            table.add_row(metric, *row, style="bold" if metric == self.objective else "")
+        self.rich.print()
+        self.rich.print(table)
+        self.rich.print()
+        for finding in run["findings"]:
+            if finding["severity"] != "ok":
+                self.say(f"{finding['severity'].upper()}  {finding['id']}: {finding['message']}")
+        self.say(
+            f"best epoch {int(run['best']['epoch'])} of {self.epochs}, {run['seconds']:.1f} s; the test set stays sealed"
+        )
+        self.say(f"report: {record.directory / 'report.html'}")
+        sys.stdout.flush()

@@ -1,0 +1,255 @@
+"""The loop: one update (`supervised`), a generator of epochs (`fit`), and what a network says (`predict`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from plumbline.data.core import Split
+from plumbline.regularisers import Regulariser
+from plumbline.state import State
+
+Batch = tuple[Tensor, Tensor]
+Step = Callable[["Training", list[Batch]], Tensor]
+
+
+class Diverged(ArithmeticError):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class Training:
+    """What one update needs. A step of one's own uses `forward`, `backward` and `update`, or the parts themselves."""
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    loss: Callable[[Tensor, Tensor], Tensor]
+    regularisers: list[Regulariser]
+    augmentations: list[Callable[[Tensor, torch.Generator], Tensor]]
+    generator: torch.Generator  # seeded anew for each step, on the network's device
+    autocast: Callable[[], Any] = nullcontext
+    scaler: torch.amp.GradScaler | None = None
+    grad_clip: float | None = None
+    watching: bool = False  # whether this step's gradients are to be measured, before they are clipped
+    gradients: list[Tensor] = field(default_factory=list)  # the norm of each parameter's, if watching
+    penalty: Tensor | float = 0.0  # of the last forward
+    where: str = ""  # epoch, step and rate, for messages
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The training loss of a batch, penalties included: augmented, regularised, in the chosen precision."""
+        for augment in self.augmentations:
+            x = augment(x, self.generator)
+        for regulariser in self.regularisers:
+            x, y = regulariser.batch(x, y, self.generator)
+        with self.autocast():
+            logits = self.model(x)
+        loss = self.loss(logits.float(), y)
+        penalties = [term for r in self.regularisers if (term := r.penalty(self.model, logits)) is not None]
+        self.penalty = torch.stack(penalties).sum() if penalties else 0.0
+        total = loss + self.penalty if penalties else loss
+        if total.device.type == "cpu" and not total.isfinite():  # elsewhere, to look is to wait: fit looks now and then
+            raise Diverged(self.blame(x))
+        return total
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of the loss to the parameters', scaled where half precision needs it."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def update(self) -> None:
+        """Clip the gradient and let the optimiser step."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimiser)
+        if self.watching:
+            self.gradients = gradient_norms(self.model)
+        if self.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
+        if self.scaler is None:
+            self.optimiser.step()
+        else:
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+
+    @torch.no_grad()
+    def blame(self, x: Tensor) -> str:
+        """A sentence: where the numbers stopped being numbers, and what to try."""
+        return f"the loss is not finite at {self.where}; it began in {first_nonfinite(self.model, x)}"
+
+
+def supervised(training: Training, batches: list[Batch]) -> Tensor:
+    """One update on the batches' mean loss; returns that loss. Several batches are one large one, in parts."""
+    training.optimiser.zero_grad(set_to_none=True)
+    samples = sum(len(y) for _, y in batches)
+    total = torch.zeros((), device=batches[0][1].device)
+    for x, y in batches:
+        share = len(y) / samples
+        loss = training.forward(x, y)
+        training.backward(loss * share if share != 1 else loss)
+        total += loss.detach() * share
+    training.update()
+    return total
+
+
+def fit(
+    training: Training,
+    state: State,
+    train: Split,
+    step: Step,
+    schedule: Callable[[float, list[float]], float],
+    *,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    accumulate: int,
+    watch: int,
+) -> Iterator[dict[str, float] | None]:
+    """Train from where `state` stands. Yields None after each update, and the epoch's record after each epoch.
+
+    The order of an epoch and the randomness of a step are functions of (seed, epoch, step), so that a run which
+    goes on in the middle of an epoch is the run that never stopped.
+    """
+    model, optimiser = training.model, training.optimiser
+    updates = updates_per_epoch(len(train), batch_size, accumulate)
+    names = watched(model)
+    while state.epoch < epochs:
+        model.train()
+        order = epoch_order(len(train), seed, state.epoch)
+        seeds = np.random.SeedSequence([seed, state.epoch]).generate_state(updates, np.uint64)
+        look_at = {int((k + 0.5) * updates / watch) for k in range(min(watch, updates))} if watch else set()
+        seen_before, started = state.samples, time.perf_counter()
+        for batches in groups(
+            train.batches(batch_size, order[state.step * batch_size * accumulate :]), accumulate, batch_size
+        ):
+            progress = (state.epoch + state.step / updates) / epochs
+            multiplier = schedule(progress, state.scores)
+            for group in optimiser.param_groups:
+                group["lr"] = group["initial_lr"] * multiplier
+            seed_all(int(seeds[state.step]), training.generator)
+            training.watching = state.step in look_at
+            training.where = f"epoch {state.epoch + 1}, step {state.step + 1}, learning rate {group['lr']:.3g}"
+            before = [parameter.detach().clone() for _, parameter in names] if training.watching else []
+            loss = step(training, batches)
+            if training.watching:
+                state.watch(training.gradients or gradient_norms(model), [p for _, p in names], before)
+                training.gradients = []
+            if state.ema is not None:
+                state.ema.update_parameters(model)
+            state.count(loss, training.penalty, sum(len(y) for _, y in batches))
+            yield None
+        if not torch.isfinite(state.loss_sum):
+            raise Diverged(training.blame(batches[-1][0]))
+        seconds = time.perf_counter() - started
+        record = {
+            "epoch": state.epoch + 1, "step": (state.epoch + 1) * updates, "lr": optimiser.param_groups[-1]["lr"],
+            **state.averages([name for name, _ in names]),
+            "seconds": seconds, "samples_per_s": (state.samples - seen_before) / seconds,
+        }  # fmt: skip
+        state.next_epoch()
+        yield record
+
+
+def updates_per_epoch(samples: int, batch_size: int, accumulate: int) -> int:
+    """How many updates an epoch has; a last batch of one sample is left out, for batch norm cannot use it."""
+    batches, rest = divmod(samples, batch_size)
+    batches += rest > 1 or (rest == 1 and (batches == 0 or batch_size == 1))
+    return -(-batches // accumulate)
+
+
+def groups(batches: Iterator[Batch], accumulate: int, batch_size: int) -> Iterator[list[Batch]]:
+    """The batches of each update."""
+    held: list[Batch] = []
+    first = True
+    for batch in batches:
+        if len(batch[1]) == 1 and batch_size > 1 and not first:
+            break
+        first = False
+        held.append(batch)
+        if len(held) == accumulate:
+            yield held
+            held = []
+    if held:
+        yield held
+
+
+def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
+    """The order (samples,) in which an epoch visits its samples: a function of seed and epoch alone."""
+    source = np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)[0]
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(int(source)))
+
+
+def seed_all(seed: int, generator: torch.Generator) -> None:
+    """Seed what a step may draw from: the CPU's and the device's own generators (dropout), and ours (the rest)."""
+    torch.default_generator.manual_seed(seed)
+    if generator.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif generator.device.type == "mps":
+        torch.mps.manual_seed(seed)
+    generator.manual_seed(seed ^ 0x9E3779B97F4A7C15)
+
+
+def watched(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters whose gradients and updates are recorded: trained ones with two axes or more, by layer name."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dim() > 1:
+            layer = name.replace("parametrizations.", "").replace(".original0", ".g").replace(".original1", ".v")
+            found[layer.removesuffix(".original").removesuffix(".weight")] = parameter
+    return list(found.items())
+
+
+@torch.no_grad()
+def gradient_norms(model: nn.Module) -> list[Tensor]:
+    """The gradient's norm of each watched parameter, then that of all parameters together."""
+    zero = torch.zeros((), device=next(model.parameters()).device)
+    each = [zero if p.grad is None else torch.linalg.vector_norm(p.grad) for _, p in watched(model)]
+    every = [p.grad for p in model.parameters() if p.grad is not None]
+    return [*each, nn.utils.get_total_norm(every) if every else zero]
+
+
+@torch.no_grad()
+def first_nonfinite(model: nn.Module, x: Tensor) -> str:
+    """The place where numbers stop being finite: the input, a parameter, or the first layer with such an output."""
+    if not x.isfinite().all():
+        return "the input"
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            return f"the parameter {name}"
+    found: list[str] = []
+
+    def look(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not output.isfinite().all():
+                found.append(name)
+
+        return hook
+
+    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(look(name or type(module).__name__)) for name, module in leaves]
+    try:
+        model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return f"the layer {found[0]}" if found else "the loss itself: the network's outputs are finite"
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, split: Split, batch_size: int, autocast: Callable[[], Any], order: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The raw outputs (N, outputs) in float32 and the targets, in evaluation mode; the mode is restored."""
+    was_training = model.training
+    model.eval()
+    outputs, targets = [], []
+    for x, y in split.batches(batch_size, order):
+        with autocast():
+            outputs.append(model(x).float())
+        targets.append(y)
+    model.train(was_training)
+    return torch.cat(outputs), torch.cat(targets)

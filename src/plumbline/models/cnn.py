@@ -1,0 +1,62 @@
+"""A plain convolutional network."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from plumbline.config import ConfigError
+from plumbline.data.core import Spec
+from plumbline.models import blocks
+from plumbline.models.blocks import Activation, Norm
+
+
+class CNN(nn.Module):
+    """Same-padded convolutions, each halved by a 2x2 max pool, then dense layers: LeNet's plan (LeCun et al. 1998)."""
+
+    def __init__(
+        self, spec: Spec, *, channels: list[int], kernel: int, hidden: list[int], norm: Norm, activation: Activation
+    ):
+        super().__init__()
+        blocks.need_image("cnn", spec)
+        blocks.positive("channels", channels, channels)
+        blocks.positive("kernel", [kernel], kernel)
+        blocks.positive("hidden", hidden, hidden)
+        inputs, height, width = spec.shape
+        maps = [inputs, *channels]
+        self.features = nn.Sequential(*(convolution(*pair, kernel, norm, activation) for pair in pairwise(maps)))
+        widths = [maps[-1] * pooled(height, width, channels), *hidden]
+        layers = [blocks.dense(*pair, norm_name=norm, activation_name=activation) for pair in pairwise(widths)]
+        self.hidden = nn.Sequential(*layers)
+        self.head = nn.Linear(widths[-1], spec.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x)  # (B, channels[-1], H / 2^n, W / 2^n)
+        x = self.hidden(x.flatten(1))  # (B, hidden[-1])
+        return self.head(x)  # (B, outputs)
+
+
+def convolution(inputs: int, outputs: int, kernel: int, norm: Norm, activation: Activation) -> nn.Sequential:
+    """(B, inputs, H, W) -> (B, outputs, H // 2, W // 2): convolution, norm, activation, pool."""
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(inputs, outputs, kernel, padding="same", bias=blocks.takes_bias(norm)),
+            norm=blocks.norm(norm, outputs, dims=2),
+            activation=blocks.activation(activation),
+            pool=nn.MaxPool2d(2),
+        )
+    )
+
+
+def pooled(height: int, width: int, channels: list[int]) -> int:
+    """The number of positions that are left after one halving for each entry of `channels`."""
+    positions = (height >> len(channels)) * (width >> len(channels))
+    if positions == 0:
+        most = min(height, width).bit_length() - 1
+        raise ConfigError(
+            f"model.channels={channels}: {len(channels)} poolings leave nothing of an image of {height}x{width}; "
+            f"give at most {most} channels, or larger images"
+        )
+    return positions

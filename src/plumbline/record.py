@@ -1,0 +1,332 @@
+"""The folder of a run: what was asked, what happened, what came out. Every file is whole at every moment."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from plumbline.config import Config, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import Tensor, nn
+
+    from plumbline.checks.core import Finding
+    from plumbline.data.core import Data, Split
+
+MAY_CHANGE = ("resume", "allow", "device", "threads", "save_minutes")  # of a run that goes on
+WORST = 24  # predictions shown in the report
+STALE_SECONDS = 600  # a running run without a sign of life for so long is lost
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all; NaN and infinities, which JSON does not have, become null."""
+    write_text(path, json.dumps(_plain(content), indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+class Record:
+    """A run's folder, opened for a run that starts or goes on. `note(...)` adds to run.json, atomically."""
+
+    def __init__(self, directory: Path, cfg: DictConfig, overrides: list[str]):
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.resumed = cfg.resume is not None
+        if (directory / "run.json").exists() and not self.resumed:
+            raise ConfigError(
+                f"{directory}: holds a run already; go on with it by resume={directory}, or choose another folder"
+            )
+        self.began, self.earlier = time.monotonic(), 0.0
+        if self.resumed:
+            self.run = json.loads((directory / "run.json").read_text())
+            self.earlier = self.run["seconds"]
+            self.note(
+                status="running",
+                restarts=self.run["restarts"] + 1,
+                error=None,
+                resumed=now(),
+                heartbeat=now(),
+                process=_process(),
+            )
+            return
+        write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+        self.run = {
+            "status": "running", "name": cfg.name, "question": cfg.question, "command": command(overrides), "started": now(),
+            "heartbeat": now(), "process": _process(), "finished": None, "seconds": 0.0, "seed": cfg.seed, "objective": None,
+            "direction": None, "best": None, "baseline": None, "interval": None, "parameters": None, "data": None,
+            "environment": environment(), "git": git_state(), "restarts": 0, "findings": [], "trackers": {}, "test": None, "error": None,
+        }  # fmt: skip
+        self.note()
+
+    def note(self, **changes: Any) -> None:
+        """Change run.json: at once, and wholly."""
+        self.run |= changes
+        if self.run["status"] == "finished" and not self.run["finished"]:
+            self.run |= {"finished": now(), "seconds": self.earlier + time.monotonic() - self.began}
+        write_json(self.directory / "run.json", self.run)
+
+    def beat(self) -> None:
+        """A sign of life, for those who watch from elsewhere."""
+        self.note(heartbeat=now(), seconds=self.earlier + time.monotonic() - self.began)
+
+    def metrics(self, records: list[dict[str, Any]]) -> None:
+        """metrics.jsonl as the records are; what a killed run wrote beyond its checkpoint goes."""
+        write_text(self.directory / "metrics.jsonl", "".join(json.dumps(_plain(record)) + "\n" for record in records))
+
+    def found(self, finding: Finding | None) -> None:
+        """Add a finding, in place of an earlier one of the same id."""
+        if finding is not None:
+            others = [earlier for earlier in self.run["findings"] if earlier["id"] != finding.id]
+            self.note(findings=[*others, asdict(finding)])
+            write_json(self.directory / "checks.json", self.run["findings"])
+
+    def describe(
+        self, data: Data, model: nn.Module, where: torch.device, schedule: Callable[..., float], **facts: Any
+    ) -> None:
+        """Note what is known once data and model are there. A run that goes on must find the data it began with."""
+        fingerprint = data.fingerprint()
+        earlier = self.run["data"]
+        if earlier and earlier["fingerprint"] != fingerprint:
+            raise ConfigError(
+                f"resume={self.directory}: the data have changed since it began ({earlier['fingerprint']} then, {fingerprint} now); start a new run"
+            )
+        self.note(
+            data={
+                **asdict(data.spec),
+                "train": len(data.train),
+                "val": len(data.val),
+                "fingerprint": fingerprint,
+                "left_out": data.left_out,
+            },
+            environment=environment() | {"device": str(where)},
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            layers=layers(model),
+            lr_curve=[[k / 200, schedule(k / 200, [])] for k in range(201)],
+            **facts,
+        )
+
+    def epoch(self, epoch: dict[str, Any], best: dict[str, Any]) -> None:
+        """An epoch is over: its record, the best one so far, and a sign of life."""
+        with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(_plain(epoch)) + "\n")
+        self.run["best"] = best
+        self.beat()
+
+
+def save_predictions(path: Path, data: Data, split: Split, outputs: Tensor, losses: Tensor, targets: Tensor) -> None:
+    """What a network says of each sample of a split: ids, targets, outputs, losses, and the inputs of the worst.
+
+    outputs: probabilities (N, classes), or values (N, outputs) in the targets' own unit; inputs are un-normalised.
+    """
+    worst = losses.cpu().argsort(descending=True, stable=True)[:WORST]
+    inputs = next(iter(split.batches(WORST, worst)))[0]
+    inputs = inputs if data.scale is None else data.scale.inverse(inputs)
+    if data.spec.task == "classification":
+        outputs = outputs.softmax(1)
+    elif data.target_scale is not None:
+        outputs, targets = data.target_scale.inverse(outputs), data.target_scale.inverse(targets)
+    arrays = {"targets": targets, "outputs": outputs, "losses": losses, "worst": worst, "worst_inputs": inputs}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        np.savez(file, ids=split.ids, **{key: array.contiguous().cpu().numpy() for key, array in arrays.items()})
+    os.replace(temporary, path)
+
+
+def close(directory: Path, status: str, error: str | None = None) -> None:
+    """Note how a run ended that did not finish, and write its report. A run that never began has no folder."""
+    if not (directory / "run.json").exists():
+        return
+    run = json.loads((directory / "run.json").read_text())
+    try:
+        write_json(directory / "run.json", run | {"status": status, "error": error, "finished": now()})
+        if status != "preempted":  # that one goes on: its report comes at its end, and the grace time is short
+            from plumbline.report.page import write_report
+
+            write_report(directory)
+    except OSError as full:  # the disk, most likely: what is there stays as it is
+        print(f"plumbline: {directory}: could not be written to ({full})", file=sys.stderr)
+
+
+def layers(model: nn.Module) -> list[dict[str, Any]]:
+    """The layers that hold parameters: name, kind, shape of the weight and number of parameters."""
+    found = []
+    for name, module in model.named_modules():
+        own = list(module.parameters(recurse=False))
+        if own:
+            found.append(
+                {
+                    "name": name,
+                    "kind": type(module).__name__,
+                    "weight": tuple(own[0].shape),
+                    "parameters": sum(p.numel() for p in own),
+                }
+            )
+    return found
+
+
+def read_config(asked: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path]:
+    """The configuration and folder of the run that `resume` names. What it may use is what is allowed today, not what it says."""
+    directory = Path(asked.resume)
+    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    if surplus := [key for key in given if key not in MAY_CHANGE]:
+        raise ConfigError(
+            f"resume={asked.resume}: goes on with that run's own configuration, so {', '.join(surplus)} cannot be given too; "
+            f"only {', '.join(MAY_CHANGE[1:])} may be, or start a new run"
+        )
+    saved = saved_config(directory, "resume", list(asked.allow))
+    for key in given:
+        OmegaConf.update(saved, key, asked[key])
+    saved.resume = str(directory)
+    return saved, directory
+
+
+def saved_config(directory: Path, word: str, allow: list[str]) -> DictConfig:
+    """config.yaml of a run's folder, typed by today's schema, with today's `allow`: what is read back never widens it."""
+    path = directory / "config.yaml"
+    if not path.is_file():
+        near = [item.name for item in directory.parent.glob("*/config.yaml")] if directory.parent.is_dir() else []
+        raise ConfigError(
+            f"{word}={directory}: is not the folder of a run: there is no {path.name} in it{'' if near or directory.is_dir() else ', and no such folder'}"
+        )
+    try:
+        saved = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(
+            f"{word}={directory}: its config.yaml is not of this version: {str(error).splitlines()[0]}"
+        ) from error
+    saved.allow = allow
+    return saved
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """run.json, with a `running` that gives no sign of life any more shown as lost."""
+    run = json.loads((directory / "run.json").read_text())
+    if run["status"] == "running" and not alive(run):
+        run["status"] = "lost"
+    return run
+
+
+def alive(run: dict[str, Any]) -> bool:
+    """Whether a running run is: by its process on this machine, by its last heartbeat on another."""
+    if run["process"]["host"] == platform.node():
+        try:
+            os.kill(run["process"]["id"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+    return (datetime.now().astimezone() - datetime.fromisoformat(run["heartbeat"])).total_seconds() < STALE_SECONDS
+
+
+def now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _process() -> dict[str, Any]:
+    return {"id": os.getpid(), "host": platform.node()}
+
+
+def command(overrides: list[str]) -> str:
+    """The command line that makes this run again."""
+    import shlex
+
+    return shlex.join(["scripts/train", *overrides])
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers may depend on beside the configuration."""
+    from importlib.metadata import version
+
+    import torch
+
+    packages = ("numpy", "scikit-learn", "torchvision", "hydra-core", "omegaconf", "optuna", "wandb")
+    facts: dict[str, Any] = {
+        "python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform(), "host": platform.node(),
+        "cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in packages},
+    }  # fmt: skip
+    if torch.cuda.is_available():
+        facts["gpu"], facts["cuda"] = torch.cuda.get_device_name(), torch.version.cuda
+    facts |= {key: value for key, value in os.environ.items() if key.startswith("SLURM_JOB")}
+    return facts
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit, branch and, of a dirty tree, the diff of the code this run is made of; None outside a repository."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).resolve().parent
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10, errors="replace"
+        ).stdout
+
+    try:
+        top = git("rev-parse", "--show-toplevel").strip()
+        changed = git("-C", top, "status", "--porcelain").strip()
+        diff = git("-C", top, "diff", "HEAD") if changed else ""
+        return {
+            "commit": git("rev-parse", "HEAD").strip(),
+            "dirty": bool(changed),
+            "changed": changed.splitlines(),
+            "diff": diff[:1_000_000],
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class Clock:
+    """Says when something is due that is to happen every so often."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def due(self) -> bool:
+        if time.monotonic() - self.last < self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True

@@ -1,0 +1,23 @@
+"""What keeps a network from fitting the noise: penalties, dropout, reparametrised weights, mixed batches."""
+
+from plumbline.regularisers.core import Regulariser
+from plumbline.regularisers.dropout import DropBlock, Dropout
+from plumbline.regularisers.mixing import CutMix, InputNoise, LabelSmoothing, Mixup
+from plumbline.regularisers.norms import SpectralNorm, WeightNorm
+from plumbline.regularisers.penalties import L1, L2, ConfidencePenalty, ElasticNet
+
+__all__ = [
+    "L1",
+    "L2",
+    "ConfidencePenalty",
+    "CutMix",
+    "DropBlock",
+    "Dropout",
+    "ElasticNet",
+    "InputNoise",
+    "LabelSmoothing",
+    "Mixup",
+    "Regulariser",
+    "SpectralNorm",
+    "WeightNorm",
+]

@@ -1,0 +1,224 @@
+"""What a person reads of a run: made from the files of its folder alone, so it can be made again at any time.
+
+Here is the folder as read back, for every page; `figures` draws from it, `page` writes report.html.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DASH = "\u2013"  # of a range, or of what is not there
+METRICS = {
+    "mae": "mean absolute error",
+    "mse": "mean squared error",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "f1": "F1",
+    "auc": "AUC",
+}
+
+
+@dataclass
+class Folder:
+    """What a run left behind. Whatever is absent or cannot be read is empty here, and named in `missing`."""
+
+    path: Path
+    run: dict[str, Any] = field(default_factory=dict)  # run.json
+    records: list[dict[str, Any]] = field(default_factory=list)  # metrics.jsonl, one an epoch
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)  # of validation, at the best epoch
+    config: str = ""  # config.yaml as it stands
+    settings: dict[str, Any] = field(default_factory=dict)  # the same, parsed
+    overrides: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)  # file -> why
+
+    def get(self, key: str, kind: type) -> Any:
+        """The value of run.json's `key` if it is of that kind, else an empty one: a young run has few of them."""
+        value = self.run.get(key)
+        return value if isinstance(value, kind) else kind()
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return self.get("data", dict)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        return self.get("best", dict)
+
+    @property
+    def objective(self) -> str:
+        return self.get("objective", str) or "val/loss"
+
+    @property
+    def epochs(self) -> int:
+        """The last epoch that left a record."""
+        return int(self.records[-1].get("epoch", len(self.records))) if self.records else 0
+
+    @property
+    def planned(self) -> int:
+        """The epochs that were asked for; those done, if that is not known."""
+        asked = self.settings.get("epochs")
+        return asked if isinstance(asked, int) else self.epochs
+
+    def classes(self, count: int) -> list[str]:
+        """The names of that many classes; their numbers, if they have no names."""
+        names = self.data.get("classes") or []
+        return [str(name) for name in names] if len(names) == count else [str(index) for index in range(count)]
+
+    def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """(epochs, values) of the records that have the key. What was not finite is NaN: a curve breaks there."""
+        having = [
+            (record.get("epoch", index + 1), record[key]) for index, record in enumerate(self.records) if key in record
+        ]
+        values = np.array([np.nan if value is None else value for _, value in having], dtype=float)
+        return np.array([epoch for epoch, _ in having], dtype=float), np.where(np.isfinite(values), values, np.nan)
+
+    def layers(self, prefix: str) -> list[str]:
+        """The keys `<prefix>/<layer>` of the records, first layer first."""
+        return list(dict.fromkeys(key for record in self.records for key in record if key.startswith(prefix + "/")))
+
+    def classified(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(targets (N,), probabilities (N, C)) of a classification; samples without a finite output are left away."""
+        targets, outputs = self.predictions.get("targets"), self.predictions.get("outputs")
+        if (
+            targets is None
+            or outputs is None
+            or targets.ndim != 1
+            or targets.dtype.kind not in "iu"
+            or outputs.ndim != 2
+        ):
+            return None
+        usable = np.isfinite(outputs).all(1)
+        return (targets[usable], outputs[usable]) if usable.any() else None
+
+    def regressed(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(targets (N, k), values (N, k)) of a regression, in the original unit."""
+        targets, outputs = self.predictions.get("targets"), self.predictions.get("outputs")
+        if targets is None or outputs is None or targets.dtype.kind != "f":
+            return None
+        targets, outputs = targets.reshape(len(targets), -1), outputs.reshape(len(outputs), -1)
+        usable = np.isfinite(outputs).all(1) & np.isfinite(targets).all(1)
+        return (targets[usable], outputs[usable]) if usable.any() else None
+
+
+def read(directory: Path) -> Folder:
+    """The run's folder. A file that is absent, cut off or broken is noted in it, never an error."""
+    import yaml
+
+    folder = Folder(Path(directory))
+
+    def load(name: str, parse: Callable[[Path], Any], kind: type) -> Any:
+        try:
+            value = parse(folder.path / name)
+            if not isinstance(value, kind):
+                raise ValueError(f"holds a {type(value).__name__}, not a {kind.__name__}")
+            return value
+        except FileNotFoundError:
+            folder.missing[name] = "is not there"
+        except Exception as error:  # any damage at all: the report of a broken run is the one that is needed most
+            folder.missing[name] = f"cannot be read: {error}"
+        return kind()
+
+    folder.run = load("run.json", lambda path: json.loads(path.read_text("utf-8")), dict)
+    folder.records = load("metrics.jsonl", lambda path: list(_records(path.read_text("utf-8"))), list)
+    folder.predictions = load("predictions.npz", lambda path: dict(np.load(path, allow_pickle=False)), dict)
+    folder.config = load("config.yaml", lambda path: path.read_text("utf-8"), str)
+    folder.settings = load("config.yaml", lambda path: yaml.safe_load(folder.config), dict) if folder.config else {}
+    folder.overrides = load("overrides.yaml", lambda path: yaml.safe_load(path.read_text("utf-8")) or [], list)
+    return folder
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the last line of a killed run may be cut off
+        if isinstance(record, dict):
+            yield record
+
+
+def number(value: Any) -> str:
+    """A number as a person reads it: three decimals around 1, three figures elsewhere; a dash if it is not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+        return DASH
+    if isinstance(value, int | np.integer) or value == 0 or 1000 <= abs(value) < 1e9:
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 10 else f"{value:.3g}"
+
+
+def label(key: str) -> str:
+    """A metric's key in words: `val/balanced_accuracy` is balanced accuracy."""
+    name = key.rpartition("/")[2]
+    return METRICS.get(name, name.replace("_", " "))
+
+
+def confusion(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Counts (C, C): the row is the true class, the column the predicted one."""
+    classes = outputs.shape[1]
+    return np.bincount(targets * classes + outputs.argmax(1), minlength=classes**2).reshape(classes, classes)
+
+
+def per_class(folder: Folder) -> list[dict[str, Any]]:
+    """n, recall, precision and F1 of each class that occurs, the worst first."""
+    found = folder.classified()
+    if found is None:
+        return []
+    counts = confusion(*found)
+    right, n, said = counts.diagonal(), counts.sum(1), counts.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table = np.stack(
+            [right / n, right / said, 2 * right / (n + said)]
+        )  # not finite where there was nothing to count
+    rows = [
+        {
+            "name": name,
+            "n": int(n[index]),
+            "recall": table[0, index],
+            "precision": table[1, index],
+            "f1": table[2, index],
+        }
+        for index, name in enumerate(folder.classes(len(counts)))
+    ]
+    return sorted((row for row in rows if np.isfinite(row["f1"])), key=lambda row: row["f1"])
+
+
+def most_confused(folder: Folder, most: int) -> list[dict[str, Any]]:
+    """The ten most frequent confusions, if there are more than `most` classes: too many to read them off the matrix."""
+    found = folder.classified()
+    if found is None or found[1].shape[1] <= most:
+        return []
+    counts = confusion(*found)
+    n, names = counts.sum(1), folder.classes(len(counts))
+    np.fill_diagonal(counts, 0)
+    first = [np.unravel_index(at, counts.shape) for at in np.argsort(-counts, axis=None, kind="stable")[:10]]
+    return [
+        {"true": names[i], "predicted": names[j], "count": int(counts[i, j]), "of": int(n[i])}
+        for i, j in first
+        if counts[i, j]
+    ]
+
+
+def grey_range(images: np.ndarray) -> tuple[float, float]:
+    """The values to show as black and as white, one pair for all images: a flat image stays grey."""
+    low, high = float(np.nanmin(images)), float(np.nanmax(images))
+    if low >= 0 and high <= 1:
+        return 0.0, 1.0
+    if low >= 0 and 100 < high <= 255:
+        return 0.0, 255.0
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def worst_images(folder: Folder) -> np.ndarray | None:
+    """The inputs of the worst predictions as images (K, H, W, 1 or 3) in [0, 1]; None if they are not images."""
+    inputs = folder.predictions.get("worst_inputs")
+    if inputs is None or inputs.ndim != 4 or not np.isfinite(inputs).any():
+        return None
+    low, high = grey_range(inputs)
+    shown = inputs if inputs.shape[1] == 3 else inputs[:, :1]  # (K, C, H, W); of other numbers of channels, the first
+    return np.nan_to_num((shown - low) / (high - low)).clip(0, 1).transpose(0, 2, 3, 1)

@@ -1,0 +1,138 @@
+"""One experiment, told once, from the configuration to the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from plumbline import device, tasks
+from plumbline.assemble import assemble, rehearse
+from plumbline.checks.model import first_loss
+from plumbline.checks.result import beats_baseline
+from plumbline.config import ConfigError, build, check_config
+from plumbline.console import Console
+from plumbline.loop import Diverged, fit, updates_per_epoch
+from plumbline.record import Clock, Record, close, save_predictions
+from plumbline.report.figures import figures
+from plumbline.report.page import write_report
+from plumbline.scoring import Scoring, better, load_best
+from plumbline.signals import Signals
+from plumbline.state import NotSaved, State
+from plumbline.trackers import Trackers
+
+
+class Left(Exception):  # noqa: N818 - not an error: the run was asked to leave, and has saved
+    """The run left before its end, at somebody's wish; its argument is the status it left with."""
+
+
+def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals) -> float:
+    """Train, keep the best weights, say what was found; return the best value of the objective on validation."""
+    check_config(cfg)
+    where = device.choose(cfg.device)
+    device.prepare(where, cfg.threads)
+    data = build(cfg.data)()
+    objective, direction = tasks.objective(data.spec, cfg.objective, cfg.direction)
+    rehearse(cfg, data.spec)
+
+    training, state, step, schedule = assemble(cfg, data, where)
+    scoring = Scoring(data, training, cfg)
+    simplest = tasks.baseline(data, training.loss)
+    record = Record(directory, cfg, overrides)
+    record.describe(data, training.model, where, schedule, baseline=simplest, objective=objective, direction=direction)
+    word = state.load(directory / "last.pt") if record.resumed else None
+    if not state.records and not state.step:
+        record.found(first_loss(scoring.first_loss(training.model), training.loss.expected_first))
+    record.metrics(state.records)
+
+    updates = updates_per_epoch(len(data.train), cfg.batch_size, cfg.accumulate)
+    with Console(cfg.epochs, updates, objective) as console, Trackers(cfg, record, console) as trackers:
+        console.begin(record, state, word)
+        options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
+        news = fit(training, state, data.train, step, schedule, **options)
+        train(news, state, scoring, record, trackers, console, signals, cfg.save_minutes, cfg.patience)
+
+        load_best(state.network, directory / "best.pt")
+        outputs, losses, targets = scoring.outputs(state.network, data.val)
+        save_predictions(directory / "predictions.npz", data, data.val, outputs, losses, targets)
+        record.note(interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap))
+        record.found(beats_baseline(record.run))
+        record.note(status="finished")
+        write_report(directory)
+        trackers.finish(figures(directory))
+        console.end(record)
+    return state.best[objective]
+
+
+def train(
+    news: Iterator[dict[str, float] | None], state: State, scoring: Scoring, record: Record, trackers: Trackers,
+    console: Console, signals: Signals, save_minutes: float, patience: int | None,
+) -> None:  # fmt: skip
+    """Follow the training: score each epoch, keep the best, record, save; end early, or leave when asked."""
+    objective, direction = record.run["objective"], record.run["direction"]
+    last, best = record.directory / "last.pt", record.directory / "best.pt"
+    saving, beating = Clock(60 * save_minutes), Clock(30)
+
+    def keep(epoch: dict[str, float]) -> None:
+        epoch |= scoring.epoch(state)
+        state.scores.append(epoch["val/loss"])
+        state.records.append(epoch)
+        if better(epoch, state.best, objective, direction):
+            state.best = epoch
+            scoring.keep(state, best, objective)
+        state.save(last)
+        record.epoch(epoch, state.best)
+        trackers.log(epoch)
+        console.epoch(epoch, state.best)
+
+    for epoch in news:
+        if epoch is not None:
+            keep(epoch)
+            if patience is not None and epoch["epoch"] - state.best["epoch"] >= patience:
+                console.say(f"no better {objective} for {patience} epochs: ended early")
+                return
+        elif signals.asked or saving.due():
+            state.save(last)
+        if beating.due():
+            record.beat()
+        if signals.asked:
+            raise Left(signals.asked)
+        console.step(state)
+    if not state.records:  # no epoch was asked for: the network as it is
+        keep({"epoch": 0, "step": 0})
+
+
+def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str]) -> int:
+    """`run`, with every way it can end turned into a status in run.json, a sentence and an exit status."""
+    from plumbline.train import BUG, BY_HAND, DIVERGED, DONE, TO_BE_CONTINUED
+
+    go_on = f"go on with  scripts/train resume={directory}"
+    with Signals() as signals:
+        try:
+            run(cfg, directory, overrides, signals)
+        except Left as left:
+            status = left.args[0]
+            close(directory, status)
+            print(f"{status}, saved; {go_on}")
+            return BY_HAND if status == "stopped" else TO_BE_CONTINUED
+        except KeyboardInterrupt:
+            close(directory, "stopped")
+            print(f"stopped at once, at the last checkpoint; {go_on}")
+            return BY_HAND
+        except Diverged as error:
+            close(directory, "diverged", str(error))
+            print(f"diverged: {error}\nreport: {directory / 'report.html'}", file=sys.stderr)
+            return DIVERGED
+        except NotSaved as error:
+            close(directory, "failed", str(error))
+            print(f"plumbline: {error}\n{go_on}", file=sys.stderr)
+            return BUG
+        except ConfigError as error:
+            close(directory, "failed", str(error))
+            raise
+        except Exception as error:
+            close(directory, "failed", f"{type(error).__name__}: {error}")
+            raise
+    return DONE

@@ -1,0 +1,31 @@
+"""Signals only set a flag. The loop looks at it after each update, saves, and leaves."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import ClassVar
+
+
+class Signals:
+    """Within the context, SIGTERM and SIGUSR1 ask to be continued later; Ctrl-C asks to stop, a second one insists."""
+
+    STATUS: ClassVar = {signal.SIGTERM: "preempted", signal.SIGUSR1: "preempted", signal.SIGINT: "stopped"}
+
+    def __init__(self) -> None:
+        self.asked: str | None = None  # the status to leave with
+
+    def __enter__(self) -> Signals:
+        self._before = {number: signal.signal(number, self._note) for number in self.STATUS}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self.asked is not None:
+                raise KeyboardInterrupt
+            print("\nsaving at the end of this step; press again to leave at once", flush=True)
+        self.asked = self.STATUS[signal.Signals(number)]

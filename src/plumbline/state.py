@@ -1,0 +1,179 @@
+"""Everything that changes while training, and how it survives: saved whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plumbline.config import ConfigError
+
+
+class NotSaved(OSError):
+    """A file of the run could not be written."""
+
+
+@dataclass
+class State:
+    """What a run needs to go on as if it had never stopped. Randomness is not in it: it follows from where we are."""
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None = None
+    ema: torch.optim.swa_utils.AveragedModel | None = None
+    epoch: int = 0  # epochs done
+    step: int = 0  # updates done in this one
+    samples: int = 0  # seen in this epoch
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    penalty_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    watched: Tensor = field(
+        default_factory=lambda: torch.zeros(0)
+    )  # (2, layers + 1) sums: gradient norms, update ratios
+    looks: int = 0  # behind these sums
+    scores: list[float] = field(default_factory=list)  # validation loss by epoch, for schedules that react
+    best: dict[str, float] = field(default_factory=dict)  # the record of the best epoch
+    records: list[dict[str, Any]] = field(default_factory=list)  # all records: metrics.jsonl is mended from them
+    finished: bool = False
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is scored and kept: the averaged one where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def count(self, loss: Tensor, penalty: Tensor | float, samples: int) -> None:
+        """Add one update to the epoch's sums, without waiting for the device."""
+        if self.loss_sum.device != loss.device:  # once a run; on mps there is no float64
+            kind = torch.float32 if loss.device.type == "mps" else torch.float64
+            self.loss_sum, self.penalty_sum = (
+                self.loss_sum.to(loss.device, kind),
+                self.penalty_sum.to(loss.device, kind),
+            )
+        self.loss_sum += loss.detach() * samples
+        if isinstance(penalty, Tensor):
+            self.penalty_sum += penalty.detach() * samples
+        self.samples += samples
+        self.step += 1
+
+    @torch.no_grad()
+    def watch(self, gradients: list[Tensor], parameters: list[nn.Parameter], before: list[Tensor]) -> None:
+        """Add the gradient norms, and how far each parameter moved relative to its size (about 1e-3 is healthy)."""
+        ratios = [(p - b).norm() / b.norm().clamp(min=1e-12) for p, b in zip(parameters, before, strict=True)]
+        row = torch.stack([torch.stack(gradients), torch.stack([*ratios, torch.zeros_like(gradients[-1])])]).cpu()
+        self.watched = row if not self.looks else self.watched + row
+        self.looks += 1
+
+    def averages(self, names: list[str]) -> dict[str, float]:
+        """The epoch's means: the loss as trained, the penalty in it, gradient norms and update ratios by layer."""
+        means = {
+            "fit/loss": (self.loss_sum / self.samples).item(),
+            "fit/penalty": (self.penalty_sum / self.samples).item(),
+        }
+        if self.looks:
+            gradients, ratios = (self.watched / self.looks).tolist()
+            means["fit/grad_norm"] = gradients[-1]
+            means |= {f"grad_norm/{name}": value for name, value in zip(names, gradients, strict=False)}
+            means |= {f"update_ratio/{name}": value for name, value in zip(names, ratios, strict=False)}
+        return means
+
+    def next_epoch(self) -> None:
+        """Turn to the next epoch: its sums start at nothing."""
+        self.epoch, self.step, self.samples, self.looks = self.epoch + 1, 0, 0, 0
+        self.loss_sum, self.penalty_sum = torch.zeros_like(self.loss_sum), torch.zeros_like(self.penalty_sum)
+
+    PLAIN = (
+        "epoch",
+        "step",
+        "samples",
+        "loss_sum",
+        "penalty_sum",
+        "watched",
+        "looks",
+        "scores",
+        "best",
+        "records",
+        "finished",
+    )
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, keeping the one before it as `<name>.before`. A full disk leaves both as they were."""
+        content = {key: getattr(self, key) for key in self.PLAIN} | {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+        }
+        write(content, path, keep=True)
+
+    def load(self, path: Path) -> str | None:
+        """Take up a checkpoint: the last one, or, where that is damaged, the one before. Returns a word on a fall-back."""
+        content, note = read(path)
+        for key in self.PLAIN:
+            setattr(self, key, content[key])
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimiser.load_state_dict(content["optimiser"])
+            for part in ("scaler", "ema"):
+                if getattr(self, part) is not None and content[part] is not None:
+                    getattr(self, part).load_state_dict(content[part])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"resume: {path} was saved by another network or optimiser than this configuration builds: {error}"
+            ) from error
+        return note
+
+
+def write(content: dict[str, Any], path: Path, keep: bool = False) -> None:
+    """torch.save, whole or not at all: to a temporary name, to the disk, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep and path.exists():
+            os.replace(path, before(path))
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch's own writer turns a full disk into a RuntimeError
+        raise NotSaved(
+            f"{path}: the checkpoint could not be written ({_reason(error)}); free some space, or move outputs=… elsewhere; the one before it is intact"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _reason(error: BaseException) -> str:
+    while error.__context__ is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def before(path: Path) -> Path:
+    return path.with_name(path.name + ".before")
+
+
+def read(path: Path) -> tuple[dict[str, Any], str | None]:
+    """The content of a checkpoint, or of the one before it if it is damaged, with a word on that."""
+    broken: list[str] = []
+    for candidate in (path, before(path)):
+        if not candidate.exists():
+            continue
+        try:
+            with zipfile.ZipFile(candidate) as archive:  # torch's reader does not look at the checksums
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"{damaged} has a wrong checksum")
+            content = torch.load(candidate, map_location="cpu", weights_only=True)
+        except Exception as error:
+            broken.append(
+                f"{candidate.name} is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            )
+            continue
+        return content, f"{'; '.join(broken)}; going on from {candidate.name}" if broken else None
+    raise ConfigError(
+        f"resume: no checkpoint can be read in {path.parent}: {'; '.join(broken) or f'there is no {path.name}'}; start the run anew"
+    )

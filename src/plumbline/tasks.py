@@ -1,0 +1,143 @@
+"""What is asked of a network: how its outputs are scored, and what an uninformed one would score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from plumbline.config import ConfigError, nearest
+from plumbline.data.core import Data, Scale, Spec, Split
+
+MAXIMISE, MINIMISE = "maximise", "minimise"
+
+METRICS = {  # task -> metric -> the better direction; the first after the loss is the task's own objective
+    "classification": {
+        "loss": MINIMISE, "accuracy": MAXIMISE, "balanced_accuracy": MAXIMISE, "f1": MAXIMISE, "calibration_error": MINIMISE,
+    },
+    "regression": {"loss": MINIMISE, "rmse": MINIMISE, "mae": MINIMISE, "r2": MAXIMISE},
+}  # fmt: skip
+
+BASELINE = {"classification": "majority class", "regression": "mean of train"}
+
+
+def objective(spec: Spec, name: str, direction: str) -> tuple[str, str]:
+    """(metric, direction) with `auto` resolved: val/accuracy for classes, val/rmse for numbers."""
+    known = METRICS.get(spec.task)
+    if known is None:
+        raise ConfigError(
+            f"data: its spec says task={spec.task!r}{nearest(spec.task, METRICS)}; accepted: {', '.join(METRICS)}"
+        )
+    if name == "auto":
+        name = f"val/{list(known)[1]}"
+    split, _, metric = name.partition("/")
+    if split != "val" or metric not in known:
+        accepted = [f"val/{key}" for key in known]
+        raise ConfigError(
+            f"objective={name}: no such metric{nearest(name, accepted)}; a {spec.task} task has: {', '.join(accepted)}"
+        )
+    return name, known[metric] if direction == "auto" else direction
+
+
+def score(
+    spec: Spec, outputs: Tensor, y: Tensor, scale: Scale | None, weights: Tensor | None = None
+) -> dict[str, float]:
+    """The task's metrics (all but the loss) of raw outputs (N, outputs) and targets, in the targets' own unit.
+
+    weights (N,): how often each sample counts, for the bootstrap; None counts each once.
+    """
+    if spec.task == "classification":
+        return _classification(outputs, y, weights)
+    if scale is not None:
+        outputs, y = scale.inverse(outputs), scale.inverse(y)
+    return _regression(outputs, y, weights)
+
+
+def _classification(logits: Tensor, y: Tensor, weights: Tensor | None) -> dict[str, float]:
+    """Accuracy, mean recall, macro F1 (Opitz and Burst 2019) and expected calibration error in 15 bins (Guo et al. 2017)."""
+    classes = logits.shape[1]
+    confidence, guess = logits.softmax(1).max(1)
+    counts = (
+        torch.bincount(y * classes + guess, weights, minlength=classes * classes).view(classes, classes).cpu().double()
+    )
+    right, actual, guessed = counts.diag(), counts.sum(1), counts.sum(0)
+    total = counts.sum()
+    seen = (actual + guessed) > 0
+    bins = (confidence * 15).long().clamp_(max=14)
+    gap = (
+        (guess == y).double() - confidence.double()
+        if logits.device.type != "mps"
+        else (guess == y).float() - confidence
+    )
+    gap = gap if weights is None else gap * weights
+    calibration = torch.bincount(bins, gap, minlength=15).abs().sum().item() / total.item()
+    return {
+        "accuracy": (right.sum() / total).item(),
+        "balanced_accuracy": (right / actual)[actual > 0].mean().item(),
+        "f1": (2 * right / (actual + guessed))[seen].mean().item(),
+        "calibration_error": calibration,
+    }
+
+
+def _regression(outputs: Tensor, y: Tensor, weights: Tensor | None) -> dict[str, float]:
+    """RMSE, MAE and R², each the mean over the target columns; R² is NaN where the target does not vary."""
+    outputs, y = outputs.cpu().double(), y.cpu().double()
+    share = (
+        torch.full((len(y), 1), 1 / len(y), dtype=torch.float64)
+        if weights is None
+        else (weights / weights.sum()).cpu().double()[:, None]
+    )
+    error = outputs - y
+    squared = (share * error.square()).sum(0)
+    variance = (share * (y - (share * y).sum(0)).square()).sum(0)
+    r2 = torch.where(variance > 0, 1 - squared / variance, torch.nan)
+    return {
+        "rmse": squared.sqrt().mean().item(),
+        "mae": (share * error.abs()).sum(0).mean().item(),
+        "r2": r2.mean().item(),
+    }
+
+
+def prior(spec: Spec, train: Split) -> Tensor:
+    """What is known without an input: the class frequencies of train (outputs,), or the mean target (outputs,)."""
+    if spec.task == "classification":
+        return torch.bincount(train.targets.cpu(), minlength=spec.outputs).double() / len(train)
+    return train.targets.cpu().double().mean(0)
+
+
+def uninformed(spec: Spec, train: Split, samples: int) -> Tensor:
+    """The outputs (samples, outputs) of the simplest baseline: it answers the prior to everything."""
+    known = prior(spec, train).float()
+    answer = known.clamp(min=1e-12).log() if spec.task == "classification" else known
+    return answer.expand(samples, -1).contiguous()
+
+
+def baseline(data: Data, loss: Callable[..., Tensor]) -> dict[str, str | float]:
+    """The simplest baseline's name and metrics on validation: what a network has to beat to have learned anything."""
+    y = data.val.targets.cpu()
+    answers = uninformed(data.spec, data.train, len(y))
+    found = {"loss": loss(answers, y).item(), **score(data.spec, answers, y, data.target_scale)}
+    return {"name": BASELINE[data.spec.task], **{f"val/{name}": value for name, value in found.items()}}
+
+
+def interval(
+    data: Data, outputs: Tensor, losses: Tensor, y: Tensor, resamples: int, prefix: str = "val"
+) -> dict[str, list[float]]:
+    """The 95 % percentile bootstrap interval of each metric (Efron 1979): [low, high] by name. Always the same draws."""
+    outputs, losses, y = outputs.cpu(), losses.cpu().double(), y.cpu()
+    draws = torch.Generator().manual_seed(0)
+    found: dict[str, list[float]] = {}
+    for _ in range(resamples):
+        weights = torch.bincount(torch.randint(len(y), (len(y),), generator=draws), minlength=len(y)).double()
+        scores = {
+            "loss": (losses * weights).sum().item() / len(y),
+            **score(data.spec, outputs, y, data.target_scale, weights),
+        }
+        for name, value in scores.items():
+            found.setdefault(name, []).append(value)
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    return {
+        f"{prefix}/{name}": torch.tensor(values, dtype=torch.float64).nanquantile(ends).tolist()
+        for name, values in found.items()
+    }

@@ -1,0 +1,58 @@
+"""Weights & Biases: online when logged in, offline otherwise, never a prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import netrc
+import os
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+
+class Wandb:
+    """One W&B run for one folder, whatever number of times the run is stopped and goes on (docs.wandb.ai, guides/runs/resuming)."""
+
+    def __init__(
+        self, directory: Path, configuration: dict[str, Any], run: dict[str, Any], /, *,
+        project: str, entity: str | None, group: str | None, tags: list[str], mode: Literal["auto", "online", "offline"],
+    ):  # fmt: skip
+        import wandb
+
+        self.identity = hashlib.blake2b(str(directory.name).encode(), digest_size=8).hexdigest()
+        mode = mode if mode != "auto" else "online" if logged_in() else "offline"
+        settings = wandb.Settings(silent=True, console="off", init_timeout=60, disable_git=True)
+        self.run = wandb.init(
+            project=project, entity=entity, group=group, tags=tags, mode=mode, id=self.identity, name=directory.name, resume="allow",
+            dir=directory, config=configuration, notes=run["question"], settings=settings,
+        )  # fmt: skip
+
+    def log(self, record: dict[str, float]) -> None:
+        self.run.log(record, step=int(record["epoch"]))
+
+    def finish(self, run: dict[str, Any], figures: dict[str, Any]) -> None:
+        import wandb
+
+        self.run.log({f"figures/{name}": wandb.Image(figure) for name, figure in figures.items()})
+        self.run.summary.update(
+            {
+                "status": run["status"],
+                "best": run["best"],
+                "baseline": run["baseline"],
+                "findings": {f["id"]: f["severity"] for f in run["findings"]},
+            }
+        )
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def logged_in() -> bool:
+    """Whether W&B has a key to use without asking: in WANDB_API_KEY or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
