@@ -13,7 +13,7 @@ from plumbline.config import ConfigError, build
 from plumbline.data.core import Spec
 from plumbline.models import blocks
 from plumbline.models.blocks import ACTIVATIONS, NORMS
-from plumbline.models.cnn import CNN
+from plumbline.models.cnn import CNN, convolution
 from plumbline.models.linear import Linear
 from plumbline.models.mlp import MLP
 from plumbline.models.resnet import Block, PreactivationBlock, ResNet
@@ -149,6 +149,14 @@ def test_a_kernel_changes_no_shape_but_the_number_of_weights(kernel):
     model = CNN(DIGITS, channels=[4], kernel=kernel, hidden=[], norm="none", activation="relu")
     assert model(images(DIGITS, 2)).shape == (2, 10)
     assert count(model) == (kernel**2 * 4 + 4) + (4 * 16 * 10 + 10)
+
+
+def test_a_convolution_of_the_cnn_keeps_the_largest_of_each_four_positions():
+    layer = convolution(1, 1, 1, "none", "identity")
+    for weight in layer.parameters():
+        nn.init.constant_(weight, weight.dim() > 1)  # the kernel passes its input on, the bias adds nothing
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+    assert layer(x).flatten().tolist() == [5, 7, 13, 15]
 
 
 def test_a_cnn_that_would_pool_its_image_away_says_how_many_poolings_fit():

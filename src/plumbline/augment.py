@@ -89,7 +89,8 @@ def cutout(x: Tensor, generator: torch.Generator, *, size: int) -> Tensor:
         start = _integers(x, generator, -(size // 2), side - 1 - size // 2)[0][:, None]
         pixel = torch.arange(side, device=x.device)
         inside.append((pixel >= start) & (pixel < start + size))
-    return x.masked_fill(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0)
+    square = inside[0][:, None, :, None] & inside[1][:, None, None, :]  # (B, 1, H, W)
+    return torch.where(square, x.new_zeros(()), x)
 
 
 def _take(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -297,6 +297,9 @@ def fits(value: Any, annotation: Any) -> bool:
     return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
+MANY = {int: "whole numbers", float: "numbers", str: "words"}
+
+
 def describe(annotation: Any) -> str:
     """An annotation in words a person would use."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -305,7 +308,7 @@ def describe(annotation: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(argument) for argument in arguments)
     if origin in (list, tuple):
-        return f"a list of {describe(arguments[0])}" if arguments else "a list"
+        return f"a list of {MANY.get(arguments[0], describe(arguments[0]))}" if arguments else "a list"
     words = {
         int: "a whole number",
         float: "a number",
@@ -329,9 +332,9 @@ def _hint(value: Any, annotation: Any) -> str:
 
 
 def nearest(name: str, known: Any) -> str:
-    """`; did you mean 'x'?` for the closest known name, or nothing."""
+    """` (did you mean 'x'?)` for the closest known name, or nothing."""
     close = difflib.get_close_matches(str(name), [str(item) for item in known], n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def _modules_near(name: str) -> str:

@@ -15,12 +15,14 @@ from plumbline.config import COMBINED, GROUPS, Config, ConfigError, describe, ne
 COMPOSITION = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
-def refuse_empty(arguments: list[str]) -> None:
-    """`data=null` and `data=` would leave a run without data; Hydra's own word on it is a bare ValueError."""
+def refuse_choices(arguments: list[str]) -> None:
+    """A run has exactly one of each plain group; Hydra would fail obscurely on none, and merge two into a third."""
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if equals and key in GROUPS and value in ("null", ""):
             raise ConfigError(f"{argument}: a run needs one {key}; name an option: {key}=…")
+        if equals and key in GROUPS and value.startswith("["):
+            raise ConfigError(f"{argument}: {key} takes one option, not a list; the groups that combine are {', '.join(COMBINED)}")
 
 
 def explain(error: Exception, folders: list[Path]) -> str:
@@ -64,7 +66,7 @@ def _no_option(error: MissingConfigException, folders: list[Path]) -> str:
     )
     if not group:
         return f"--config-name {name}: there is no such file{nearest(name, options)}"
-    if not options:
+    if not options and not any((folder / group).is_dir() for folder in folders):
         groups = sorted(
             {item.name for folder in folders if folder.is_dir() for item in folder.iterdir() if item.is_dir()}
         )
@@ -75,10 +77,9 @@ def _no_option(error: MissingConfigException, folders: list[Path]) -> str:
 
 def _no_key(key: str, cause: Exception, place: str) -> str:
     parent = getattr(cause, "parent_node", None)
-    known = [str(item) for item in parent] if OmegaConf.is_dict(parent) else []
     above, _, last = key.rpartition(".")
-    if not above:
-        known = known or list(Config.__annotations__)
+    known = [str(item) for item in parent] if OmegaConf.is_dict(parent) else list(Config.__annotations__)
+    known = [name for name in known if name not in ("hydra", "_target_")]
     if above in COMBINED:
         return f"{key}{place}: is not chosen, so it has no options; say {above}=[{last}] too"
     return f"{key}{place}: there is no such key{nearest(last, known)}; {above or 'a run'} has: {', '.join(known)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -67,11 +68,11 @@ class Record:
     def __init__(self, directory: Path, cfg: DictConfig, overrides: list[str]):
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self.resumed = cfg.resume is not None
-        if (directory / "run.json").exists() and not self.resumed:
-            raise ConfigError(
-                f"{directory}: holds a run already; go on with it by resume={directory}, or choose another folder"
-            )
+        self._lock = lock(directory)
+        begun = (directory / "run.json").exists()  # a run killed in its first moment has none yet
+        self.resumed = cfg.resume is not None and begun
+        if begun and not self.resumed:
+            raise ConfigError(f"{directory}: holds a run already; go on with it by resume={directory}")
         self.began, self.earlier = time.monotonic(), 0.0
         if self.resumed:
             self.run = json.loads((directory / "run.json").read_text())
@@ -80,7 +81,7 @@ class Record:
                 status="running",
                 restarts=self.run["restarts"] + 1,
                 error=None,
-                resumed=now(),
+                finished=None,
                 heartbeat=now(),
                 process=_process(),
             )
@@ -148,6 +149,18 @@ class Record:
             file.write(json.dumps(_plain(epoch)) + "\n")
         self.run["best"] = best
         self.beat()
+
+
+def lock(directory: Path) -> Any:
+    """Hold the folder for this process, until it ends however it ends; raises ConfigError where another holds it."""
+    file = open(directory / ".lock", "w")  # noqa: SIM115 - open as long as the run
+    for attempt in range(20):  # a killed run's loader processes live on for a moment
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            time.sleep(0.5 * (attempt < 19))
+    raise ConfigError(f"{directory}: another process is training in this folder; wait for it, or stop it")
 
 
 def save_predictions(path: Path, data: Data, split: Split, outputs: Tensor, losses: Tensor, targets: Tensor) -> None:

@@ -24,6 +24,9 @@ from plumbline.state import NotSaved, State
 from plumbline.trackers import Trackers
 
 
+END = object()
+
+
 class Left(Exception):  # noqa: N818 - not an error: the run was asked to leave, and has saved
     """The run left before its end, at somebody's wish; its argument is the status it left with."""
 
@@ -87,19 +90,21 @@ def train(
         trackers.log(epoch)
         console.epoch(epoch, state.best)
 
-    for epoch in news:
+    def waited() -> bool:
+        return patience is not None and bool(state.best) and state.epoch - state.best["epoch"] >= patience
+
+    while not waited() and (epoch := next(news, END)) is not END:
         if epoch is not None:
             keep(epoch)
-            if patience is not None and epoch["epoch"] - state.best["epoch"] >= patience:
-                console.say(f"no better {objective} for {patience} epochs: ended early")
-                return
         elif signals.asked or saving.due():
             state.save(last)
         if beating.due():
             record.beat()
+        console.step(state)
         if signals.asked:
             raise Left(signals.asked)
-        console.step(state)
+    if waited():
+        console.say(f"no better {objective} for {patience} epochs: ended early")
     if not state.records:  # no epoch was asked for: the network as it is
         keep({"epoch": 0, "step": 0})
 

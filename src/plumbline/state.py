@@ -38,7 +38,6 @@ class State:
     scores: list[float] = field(default_factory=list)  # validation loss by epoch, for schedules that react
     best: dict[str, float] = field(default_factory=dict)  # the record of the best epoch
     records: list[dict[str, Any]] = field(default_factory=list)  # all records: metrics.jsonl is mended from them
-    finished: bool = False
 
     @property
     def network(self) -> nn.Module:
@@ -96,7 +95,6 @@ class State:
         "scores",
         "best",
         "records",
-        "finished",
     )
 
     def save(self, path: Path) -> None:
@@ -110,7 +108,12 @@ class State:
         write(content, path, keep=True)
 
     def load(self, path: Path) -> str | None:
-        """Take up a checkpoint: the last one, or, where that is damaged, the one before. Returns a word on a fall-back."""
+        """Take up a checkpoint: the last, or the one before where that is damaged; without any, begin at the beginning.
+
+        Returns a word where there is something to say. Raises ConfigError if none can be read, or none fits.
+        """
+        if not path.exists() and not before(path).exists():
+            return "there is no checkpoint yet: starting from the beginning"
         content, note = read(path)
         for key in self.PLAIN:
             setattr(self, key, content[key])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from plumbline import config, mistakes
 
@@ -19,7 +19,8 @@ DONE, BUG, MISTAKE, DIVERGED, CHECK_FAILED, TO_BE_CONTINUED, BY_HAND = 0, 1, 2, 
 
 def main() -> int:
     """Run one command line; return its exit status (0 done, 2 a mistake of the user's, 3 diverged, 85 saved, …)."""
-    arguments = sys.argv[1:]
+    arguments = flags_first(sys.argv[1:])
+    sys.argv[1:] = arguments
     if {"--help", "-h"} & set(arguments):
         from plumbline.help import text
 
@@ -32,11 +33,12 @@ def main() -> int:
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
     def compose(cfg: DictConfig) -> None:  # only that: what is raised in here, Hydra comments on
-        jobs.append((cfg, Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)))
+        overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+        jobs.append((cfg, Path(HydraConfig.get().runtime.output_dir), overrides))
 
     status = DONE
     try:
-        mistakes.refuse_empty(arguments)
+        mistakes.refuse_choices(arguments)
         compose()
         for cfg, directory, overrides in jobs:
             status = max(status, start(cfg, directory, overrides))
@@ -60,6 +62,17 @@ def start(cfg: DictConfig, directory: Path, overrides: list[str]) -> int:
     from plumbline.run import run_to_the_end
 
     return run_to_the_end(cfg, directory, overrides)
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """The same words with the flags in front: Hydra's parser takes none between overrides."""
+    takes_value = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p")
+    flags, overrides, rest = [], [], iter(arguments)
+    for word in rest:
+        (flags if word.startswith("-") else overrides).append(word)
+        if word in takes_value:
+            flags += [value for value in [next(rest, None)] if value is not None]
+    return flags + overrides
 
 
 def config_dirs(arguments: list[str]) -> list[Path]:

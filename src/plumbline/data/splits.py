@@ -113,7 +113,9 @@ def split_indices(
         few = {name: dealer.pick(parts[name], options["subset"], purpose=2) for name in ("train", "val")}
         present = len(np.unique(y[parts["train"]]))
         if classes and len(np.unique(y[few["train"]])) < present:
-            raise ConfigError(f"data.subset={options['subset']}: too few for one of each of the {present} classes of train")
+            raise ConfigError(
+                f"data.subset={options['subset']}: too few for one of each of the {present} classes of train"
+            )
         parts |= few
     return np.sort(parts["train"]), np.sort(parts["val"]), np.sort(test)
 
@@ -203,7 +205,9 @@ def _check_parts(y: np.ndarray, parts: dict[str, np.ndarray], classes: Sequence[
     cure = "data.folds" if kind == "kfold" else "data.val_fraction or data.test_fraction"
     for name, part in parts.items():
         if not len(part):
-            raise ConfigError(f"data.split={kind}: of {len(y)} samples none is left for {name}; add some, or change {cure}")
+            raise ConfigError(
+                f"data.split={kind}: of {len(y)} samples none is left for {name}; add some, or change {cure}"
+            )
         for label in np.setdiff1d(y, y[part]) if classes else ():
             count = int((y == label).sum())
             raise ConfigError(

@@ -101,6 +101,7 @@ def fit_first(network: nn.Module, channels: int) -> None:
         new.weight.data.copy_(old.weight.data.sum(dim=1, keepdim=True) / channels)
         if old.bias is not None:
             new.bias.data.copy_(old.bias.data)
+        new.pretrained = True  # summed, not drawn: an initialisation leaves it alone, too
     network.set_submodule(path, new)
     if hasattr(network, "transform_input"):
         network.transform_input = False  # it shifts three colours

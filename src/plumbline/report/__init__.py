@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+MOST_COUNTS = 12  # classes whose confusion matrix has its counts written in
 DASH = "\u2013"  # of a range, or of what is not there
 METRICS = {
     "mae": "mean absolute error",
@@ -57,7 +58,8 @@ class Folder:
     @property
     def epochs(self) -> int:
         """The last epoch that left a record."""
-        return int(self.records[-1].get("epoch", len(self.records))) if self.records else 0
+        last = self.records[-1].get("epoch") if self.records else 0
+        return int(last) if finite(last) else len(self.records)
 
     @property
     def planned(self) -> int:
@@ -126,11 +128,16 @@ def read(directory: Path) -> Folder:
 
     folder.run = load("run.json", lambda path: json.loads(path.read_text("utf-8")), dict)
     folder.records = load("metrics.jsonl", lambda path: list(_records(path.read_text("utf-8"))), list)
-    folder.predictions = load("predictions.npz", lambda path: dict(np.load(path, allow_pickle=False)), dict)
+    folder.predictions = load("predictions.npz", _arrays, dict)
     folder.config = load("config.yaml", lambda path: path.read_text("utf-8"), str)
     folder.settings = load("config.yaml", lambda path: yaml.safe_load(folder.config), dict) if folder.config else {}
     folder.overrides = load("overrides.yaml", lambda path: yaml.safe_load(path.read_text("utf-8")) or [], list)
     return folder
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as saved:  # never unpickles: a folder may come from somebody else
+        return dict(saved)
 
 
 def _records(text: str) -> Iterator[dict[str, Any]]:
@@ -143,9 +150,14 @@ def _records(text: str) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def finite(value: Any) -> bool:
+    """Whether it is a number at all, and a finite one."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
 def number(value: Any) -> str:
     """A number as a person reads it: three decimals around 1, three figures elsewhere; a dash if it is not finite."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+    if not finite(value):
         return DASH
     if isinstance(value, int | np.integer) or value == 0 or 1000 <= abs(value) < 1e9:
         return f"{value:,.0f}"
@@ -169,38 +181,32 @@ def per_class(folder: Folder) -> list[dict[str, Any]]:
     found = folder.classified()
     if found is None:
         return []
-    counts = confusion(*found)
-    right, n, said = counts.diagonal(), counts.sum(1), counts.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        table = np.stack(
-            [right / n, right / said, 2 * right / (n + said)]
-        )  # not finite where there was nothing to count
+    (targets, outputs), classes = found, found[1].shape[1]
+    guesses = outputs.argmax(1)
+    n, said, right = (np.bincount(of, minlength=classes) for of in (targets, guesses, targets[targets == guesses]))
+    with np.errstate(invalid="ignore", divide="ignore"):  # nothing to count gives NaN, which is shown as a dash
+        scores = {"recall": right / n, "precision": right / said, "f1": 2 * right / (n + said)}
     rows = [
-        {
-            "name": name,
-            "n": int(n[index]),
-            "recall": table[0, index],
-            "precision": table[1, index],
-            "f1": table[2, index],
-        }
-        for index, name in enumerate(folder.classes(len(counts)))
+        {"name": name, "n": int(n[at])} | {score: values[at] for score, values in scores.items()}
+        for at, name in enumerate(folder.classes(classes))
+        if n[at] + said[at]
     ]
-    return sorted((row for row in rows if np.isfinite(row["f1"])), key=lambda row: row["f1"])
+    return sorted(rows, key=lambda row: row["f1"])
 
 
-def most_confused(folder: Folder, most: int) -> list[dict[str, Any]]:
-    """The ten most frequent confusions, if there are more than `most` classes: too many to read them off the matrix."""
+def most_confused(folder: Folder) -> list[dict[str, Any]]:
+    """The ten most frequent confusions, where there are too many classes to write the counts into the matrix."""
     found = folder.classified()
-    if found is None or found[1].shape[1] <= most:
+    if found is None or found[1].shape[1] <= MOST_COUNTS:
         return []
-    counts = confusion(*found)
-    n, names = counts.sum(1), folder.classes(len(counts))
-    np.fill_diagonal(counts, 0)
-    first = [np.unravel_index(at, counts.shape) for at in np.argsort(-counts, axis=None, kind="stable")[:10]]
+    (targets, outputs), names = found, folder.classes(found[1].shape[1])
+    pairs = np.stack([targets, outputs.argmax(1)])[:, targets != outputs.argmax(1)]
+    pairs, counts = np.unique(pairs, axis=1, return_counts=True)
+    first = np.argsort(-counts, kind="stable")[:10]
+    n = np.bincount(targets)
     return [
-        {"true": names[i], "predicted": names[j], "count": int(counts[i, j]), "of": int(n[i])}
-        for i, j in first
-        if counts[i, j]
+        {"true": names[i], "predicted": names[j], "count": int(count), "of": int(n[i])}
+        for (i, j), count in zip(pairs.T[first], counts[first], strict=True)
     ]
 
 

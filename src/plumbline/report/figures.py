@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plumbline.report import Folder, confusion, label, number, read, worst_images
+from plumbline.report import MOST_COUNTS, Folder, confusion, finite, label, number, read, worst_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ INK, MUTED, GRID, PAPER = "#1c2024", "#667080", "#e2e5e9", "#ffffff"
 TRAIN, VALIDATION, POINTS = "#0072b2", "#d55e00", "#009e73"  # of Okabe & Ito: distinct for every kind of sight
 ALARM = "#c0272d"
 WIDTH = 4.0  # inches: over the width of a phone a text of 10 points is 11 px high
-MOST_CLASSES, MOST_COUNTS = 30, 12  # the largest confusion matrix that is drawn, and that has its counts written in
+MOST_CLASSES = 30  # the largest confusion matrix that is drawn
 MOST_LAYERS = 16  # lines in one picture; of a deeper network, evenly chosen layers with the first and the last
 MOST_WORST = 12
 
@@ -283,7 +283,7 @@ def _baseline(axes: Axes, folder: Folder, key: str) -> None:
     """The baseline as a dashed line; as a word, where it lies so far away that the line would flatten the curves."""
     baseline = folder.get("baseline", dict)
     value, (low, high) = baseline.get(key), axes.get_ylim()
-    if not isinstance(value, int | float) or not np.isfinite(value):
+    if not finite(value):
         return
     text = f"{short(baseline.get('name', 'baseline'), 24)} {number(value)}"
     style = {"fontsize": 10, "color": MUTED, "ha": "right"}

@@ -1,0 +1,115 @@
+"""One look at every image before training: which cannot be read, and the exact mean and spread of those that can."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from plumbline.config import ConfigError
+from plumbline.data.core import Scale, fingerprint
+from plumbline.data.stream import Images, in_order
+
+AT_ONCE = 32  # images a worker looks at before it reports
+
+
+class Scan:
+    """What was seen of each image, in the order of its ids. sums, squares: (N, channels), of the bytes."""
+
+    def __init__(self, images: Images):
+        count = len(images.ids)
+        self.images = images
+        self.wrong = np.full(count, "", dtype=object)  # why it cannot be read; empty for a good one
+        self.digests = np.zeros(count, np.uint64)
+        self.sums = np.zeros((count, images.channels), np.int64)
+        self.squares = np.zeros((count, images.channels), np.int64)
+
+    @property
+    def good(self) -> np.ndarray:
+        return self.wrong == ""
+
+    def left_out(self) -> list[str]:
+        """The images that cannot be read: path, and why."""
+        return [f"{self.images.ids[row]}: {self.wrong[row]}" for row in np.flatnonzero(~self.good)]
+
+    def scale(self, rows: np.ndarray) -> Scale:
+        """The scale of those images, in whole numbers until the last step: exact in any order, on any machine."""
+        count, moments = len(rows) * self.images.size**2, []
+        for total, square in zip(self.sums[rows].sum(0).tolist(), self.squares[rows].sum(0).tolist(), strict=True):
+            variance = (count * square - total * total) / count**2  # Python's integers do not overflow
+            moments.append((total / count / 255, variance**0.5 / 255 or 1.0))
+        mean, std = torch.tensor(moments).T[..., None, None]
+        return Scale(mean, std, fitted_on="train")
+
+
+def scan(images: Images, *, workers: int, cache: str | None) -> Scan:
+    """Decode every image once, those that the cache does not know yet."""
+    found = Scan(images)
+    store = None if cache is None else _Store(cache, images)
+    todo = np.arange(len(images.ids)) if store is None else store.fill(found)
+    plan = [todo[start : start + AT_ONCE].tolist() for start in range(0, len(todo), AT_ONCE)]
+    for rows, seen in zip(plan, in_order(_Look(images), plan, workers, pin=False), strict=True):
+        for row, (wrong, digest, sums, squares) in zip(rows, seen, strict=True):
+            found.wrong[row], found.digests[row] = wrong, digest
+            found.sums[row], found.squares[row] = sums, squares
+    if store is not None and len(todo):
+        store.keep(found)
+    return found
+
+
+class _Look(torch.utils.data.Dataset):
+    """What a worker tells of each image: a few numbers instead of its pixels."""
+
+    def __init__(self, images: Images):
+        self.images = images
+
+    def __getitems__(self, indices: list[int]) -> list[tuple]:
+        return [self._look(self.images.decode(index)) for index in indices]
+
+    def _look(self, image: np.ndarray | str) -> tuple:
+        if isinstance(image, str):
+            return image, 0, 0, 0
+        digest = int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "little")
+        wide = image.astype(np.int64)
+        return "", digest, wide.sum((1, 2)), np.square(wide).sum((1, 2))
+
+
+class _Store:
+    """A file in the folder `cache` for one root, size and number of channels; an image is known by path, size and date."""
+
+    def __init__(self, cache: str, images: Images):
+        root = images.root.resolve()
+        self.path = Path(cache).expanduser() / f"{fingerprint(str(root), str((images.size, images.channels)))}.npz"
+        stats = [(images.root / name).stat() for name in images.ids]
+        self.keys = np.array(
+            [f"{name}\0{s.st_size}\0{s.st_mtime_ns}\0" for name, s in zip(images.ids, stats, strict=True)]
+        )
+
+    def fill(self, found: Scan) -> np.ndarray:
+        """Copy what is known; return the rows that are not."""
+        self.known = dict(np.load(self.path, allow_pickle=False)) if self.path.is_file() else {}
+        if not self.known:
+            return np.arange(len(self.keys))
+        _, here, there = np.intersect1d(self.keys, self.known["keys"], assume_unique=True, return_indices=True)
+        for name in ("wrong", "digests", "sums", "squares"):
+            getattr(found, name)[here] = self.known[name][there]
+        return np.setdiff1d(np.arange(len(self.keys)), here)
+
+    def keep(self, found: Scan) -> None:
+        """Write what was known and what was found: whole or not at all, for two runs may do it at once."""
+        now = {"keys": self.keys, "wrong": found.wrong.astype(str), "digests": found.digests}
+        now |= {"sums": found.sums, "squares": found.squares}
+        if self.known:
+            gone = ~np.isin(self.known["keys"], self.keys)
+            now = {name: np.concatenate([part, self.known[name][gone]]) for name, part in now.items()}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.path.parent, suffix=".npz", delete=False) as file:
+                np.savez(file, **now)
+            os.replace(file.name, self.path)
+        except OSError as error:
+            raise ConfigError(f"data.scan_cache={self.path.parent}: cannot be written: {error}") from error
