@@ -139,9 +139,9 @@ def test_a_turn_keeps_lengths_when_the_image_is_not_square():
     ring = (-(((rows.square() + columns.square()).sqrt() - 6) / 2).square()).exp()[None, None]
     turned = augment.rotated(ring, torch.tensor([0.9]))
     assert (turned - ring).abs().max() < 0.1  # interpolation alone
-    assert augment.rotated(rows.expand(1, 1, 20, 40).contiguous(), torch.tensor([pi / 2]))[0, 0, 10, 25] == pytest.approx(
-        columns[10, 25].item(), abs=0.01
-    )
+    assert augment.rotated(rows.expand(1, 1, 20, 40).contiguous(), torch.tensor([pi / 2]))[
+        0, 0, 10, 25
+    ] == pytest.approx(columns[10, 25].item(), abs=0.01)
 
 
 def test_angles_are_spread_evenly_over_both_directions():

@@ -150,7 +150,10 @@ def test_the_fused_form_is_torchs_plain_loop(ours, theirs, seed):
     optimiser = ours(model)
     assert optimiser.param_groups[0]["fused"] is True
     torch.testing.assert_close(
-        train(model, optimiser, seed=seed), train(reference, theirs(reference.parameters()), seed=seed), rtol=1e-5, atol=1e-6
+        train(model, optimiser, seed=seed),
+        train(reference, theirs(reference.parameters()), seed=seed),
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
@@ -199,7 +202,10 @@ class Tokens(nn.Module):
 def test_a_layer_is_found_whatever_a_network_is_made_of():
     names = {parameter: name for name, parameter in Tokens().named_parameters()}
     model = Tokens()
-    depth = {name: layer for (name, _), layer in zip(model.named_parameters(), optimisers.depths(model).values(), strict=True)}
+    depth = {
+        name: layer
+        for (name, _), layer in zip(model.named_parameters(), optimisers.depths(model).values(), strict=True)
+    }
     assert len(names) == len(depth) == 12
     assert depth["token"] == depth["embed.weight"] == 0
     assert {layer for name, layer in depth.items() if name.startswith("attention")} == {1}

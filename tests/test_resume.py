@@ -17,7 +17,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = [
-    "--config-dir=/tmp/stub", "model=cnn", "model.channels=[4,4]", "model.hidden=[16]", "model.norm=batch", "regulariser=[dropout,mixup,l2]", "augment=[shift]",
+    "model=cnn", "model.channels=[4,4]", "model.hidden=[16]", "model.norm=batch", "regulariser=[dropout,mixup,l2]", "augment=[shift]",
     "ema=0.9", "schedule=cosine_restarts", "accumulate=2", "grad_clip=1.0", "precision=bf16", "epochs=10", "batch_size=32",
     "save_minutes=0.001", "threads=1", "bootstrap=10", "data.subset=600",
 ]  # fmt: skip

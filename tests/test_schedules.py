@@ -40,7 +40,7 @@ def test_every_option_lies_in_the_half_open_unit_interval_and_is_pure(name):
 def test_a_warm_up_rises_and_then_leaves_the_schedule_to_itself(name):
     warm, plain = build(option(name, warmup=0.2)), build(option(name))
     rising = [warm(progress, []) for progress in GRID if progress <= 0.2]
-    assert all(a <= b for a, b in zip(rising, rising[1:], strict=False))
+    assert rising == sorted(rising)
     assert 0 < rising[0] <= 1e-3
     assert max(warm(progress, []) for progress in GRID) > 0.999
     assert warm(1.0, []) == pytest.approx(plain(1.0, []))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -30,10 +32,11 @@ def assemble(cfg: DictConfig, data: Data, where: torch.device) -> tuple[Training
     return build_all(cfg, data.spec, prior, where)
 
 
-def rehearse(cfg: DictConfig, spec: Spec) -> None:
+def rehearse(cfg: DictConfig, spec: Spec) -> list[dict[str, Any]]:
     """Build everything and do one update on random numbers of the data's shape, so that what cannot fit fails now.
 
-    Raises ConfigError with the group at fault. Leaves no trace: random states are restored, what was built is dropped.
+    Returns the network's layers (see `layers`). Raises ConfigError with the group at fault. Leaves no trace: random
+    states are restored, what was built is dropped.
     """
     samples = min(2, cfg.batch_size)
     with torch.random.fork_rng(devices=[]):
@@ -47,7 +50,7 @@ def rehearse(cfg: DictConfig, spec: Spec) -> None:
             else torch.randn(samples, spec.outputs)
         )
         with mistakes_in("model", f"cannot take inputs of shape {spec.shape}"):
-            outputs = training.model.eval()(x)
+            found, outputs = layers(training.model.eval(), x)
         if not isinstance(outputs, Tensor) or outputs.shape != (samples, spec.outputs):
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ConfigError(
@@ -64,6 +67,41 @@ def rehearse(cfg: DictConfig, spec: Spec) -> None:
             training.loss(outputs.detach(), y)
         with mistakes_in("step"):
             step(training, [(x, y)] * cfg.accumulate)
+    return found
+
+
+@torch.no_grad()
+def layers(model: nn.Module, x: Tensor) -> tuple[list[dict[str, Any]], Any]:
+    """The layers that hold weights, as a batch x meets them, and what comes out.
+
+    A layer's name, kind, output shape without the batch, parameters, and multiply-adds for one sample.
+    """
+    found: list[dict[str, Any]] = []
+
+    def note(name: str, module: nn.Module, output: Any) -> None:
+        own = {key: weight for key, weight in module.named_parameters(recurse=False)}
+        if not isinstance(output, Tensor):
+            return
+        kernel = own.get("weight")
+        each = 0 if kernel is None or kernel.dim() < 2 else kernel[0].numel()
+        shape = tuple(output.shape[1:])
+        row = {"name": name, "kind": type(module).__name__, "output": shape}
+        counts = {
+            "parameters": sum(weight.numel() for weight in own.values()),
+            "multiply_adds": math.prod(shape) * each,
+        }
+        found.append(row | counts)
+
+    hooks = [
+        module.register_forward_hook(lambda module, _, output, name=name: note(name, module, output))
+        for name, module in model.named_modules()
+        if list(module.parameters(recurse=False))
+    ]
+    try:
+        return found, model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def build_all(

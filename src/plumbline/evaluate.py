@@ -80,7 +80,7 @@ def read_request(words: list[str]) -> DictConfig:
 def evaluate(request: DictConfig) -> dict[str, Any]:
     """The test metrics with their 95 % intervals, as noted in run.json. What can fail is tried before the seal."""
     from plumbline import device, tasks
-    from plumbline.assemble import assemble, mistakes_in
+    from plumbline.assemble import assemble, mistakes_in, rehearse
     from plumbline.record import save_predictions, saved_config, write_json
     from plumbline.report.page import write_report
     from plumbline.scoring import Scoring, load_best
@@ -93,8 +93,9 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"run={directory}: has no best weights, its status is {run['status']}; train it first")
     config.check_config(cfg)
     where = device.choose(request.device)
-    device.prepare(where, cfg.threads)
     data = config.build(cfg.data)()
+    layers = rehearse(cfg, data.spec)
+    device.prepare(where, cfg.threads, cfg.batch_size * sum(layer["multiply_adds"] for layer in layers))
     training, state, _, _ = assemble(cfg, data, where)
     if data.fingerprint() != run["data"]["fingerprint"]:
         raise ConfigError(f"run={directory}: the data are not those it was trained on; bring these back first")

@@ -138,7 +138,6 @@ class Record:
             },
             environment=environment() | {"device": str(where)},
             parameters=sum(parameter.numel() for parameter in model.parameters()),
-            layers=layers(model),
             lr_curve=[[k / 200, schedule(k / 200, [])] for k in range(201)],
             **facts,
         )
@@ -195,23 +194,6 @@ def close(directory: Path, status: str, error: str | None = None) -> None:
             write_report(directory)
     except OSError as full:  # the disk, most likely: what is there stays as it is
         print(f"plumbline: {directory}: could not be written to ({full})", file=sys.stderr)
-
-
-def layers(model: nn.Module) -> list[dict[str, Any]]:
-    """The layers that hold parameters: name, kind, shape of the weight and number of parameters."""
-    found = []
-    for name, module in model.named_modules():
-        own = list(module.parameters(recurse=False))
-        if own:
-            found.append(
-                {
-                    "name": name,
-                    "kind": type(module).__name__,
-                    "weight": tuple(own[0].shape),
-                    "parameters": sum(p.numel() for p in own),
-                }
-            )
-    return found
 
 
 def read_config(asked: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path]:

@@ -35,16 +35,16 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
     """Train, keep the best weights, say what was found; return the best value of the objective on validation."""
     check_config(cfg)
     where = device.choose(cfg.device)
-    device.prepare(where, cfg.threads)
     data = build(cfg.data)()
     objective, direction = tasks.objective(data.spec, cfg.objective, cfg.direction)
-    rehearse(cfg, data.spec)
+    layers = rehearse(cfg, data.spec)
+    device.prepare(where, cfg.threads, cfg.batch_size * sum(layer["multiply_adds"] for layer in layers))
 
     training, state, step, schedule = assemble(cfg, data, where)
     scoring = Scoring(data, training, cfg)
     simplest = tasks.baseline(data, training.loss)
     record = Record(directory, cfg, overrides)
-    record.describe(data, training.model, where, schedule, baseline=simplest, objective=objective, direction=direction)
+    record.describe(data, training.model, where, schedule, layers=layers, baseline=simplest, objective=objective, direction=direction)
     word = state.load(directory / "last.pt") if record.resumed else None
     if not state.records and not state.step:
         record.found(first_loss(scoring.first_loss(training.model), training.loss.expected_first))

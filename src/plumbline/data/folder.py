@@ -13,7 +13,7 @@ import torch
 
 from plumbline.config import ConfigError
 from plumbline.data.core import Data, Spec, Splits, fingerprint
-from plumbline.data.scan import Scan, scan
+from plumbline.data.scan import Scan, scan, stamp
 from plumbline.data.splits import DataOptions, check_options, split_indices
 from plumbline.data.stream import Images, StreamedSplit
 
@@ -64,6 +64,8 @@ def image_folder(
         if bad and bad_files == "stop":
             raise ConfigError(_bad(home, bad, len(seen.good)))
         is_train = np.arange(len(seen.good)) < len(train.ids)
+        if not seen.good[is_train].any() or not seen.good[~is_train].any():
+            raise ConfigError(_bad(home, bad, len(seen.good)))
         scale = seen.scale(np.flatnonzero(is_train & seen.good)) if options["normalise"] else None
 
         def split(part: Files, seen: Scan, rows: np.ndarray, left_out: list[str]) -> StreamedSplit:
@@ -108,7 +110,7 @@ class Files:
 
     def fingerprint(self, home: Path) -> str:
         """Of every path and file size: to read every byte would take as long as an epoch, and break the seal."""
-        return fingerprint(self.ids, np.array([(home / name).stat().st_size for name in self.ids]))
+        return fingerprint(self.ids, np.array([stamp(home / name)[0] for name in self.ids]))
 
 
 def _classes(home: Path) -> tuple[tuple[str, ...], bool]:
@@ -120,6 +122,8 @@ def _classes(home: Path) -> tuple[tuple[str, ...], bool]:
         if word in OTHER_WORDS:
             raise ConfigError(f"data.root={home}: its folder {word} should be called {OTHER_WORDS[word]}")
     marked = "train" in names and set(names) <= set(PARTS)
+    if marked and "test" not in names:
+        raise ConfigError(f"data.root={home}: has a folder train, but none called test; a split needs both")
     classes = _folders(home / "train") if marked else names
     if len(classes) < 2:
         where = home / "train" if marked else home

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -78,20 +79,29 @@ class _Look(torch.utils.data.Dataset):
         return "", digest, wide.sum((1, 2)), np.square(wide).sum((1, 2))
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """(bytes, time of the last change) of a file; zeros for a link that leads nowhere."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
 class _Store:
-    """A file in the folder `cache` for one root, size and number of channels; an image is known by path, size and date."""
+    """A file in the folder `cache` for each root, size and channels; it knows an image by path, size and date."""
 
     def __init__(self, cache: str, images: Images):
         root = images.root.resolve()
         self.path = Path(cache).expanduser() / f"{fingerprint(str(root), str((images.size, images.channels)))}.npz"
-        stats = [(images.root / name).stat() for name in images.ids]
-        self.keys = np.array(
-            [f"{name}\0{s.st_size}\0{s.st_mtime_ns}\0" for name, s in zip(images.ids, stats, strict=True)]
-        )
+        self.keys = np.array(["\0".join(map(str, (name, *stamp(images.root / name), ""))) for name in images.ids])
 
     def fill(self, found: Scan) -> np.ndarray:
         """Copy what is known; return the rows that are not."""
-        self.known = dict(np.load(self.path, allow_pickle=False)) if self.path.is_file() else {}
+        try:
+            self.known = dict(np.load(self.path, allow_pickle=False))
+        except (OSError, ValueError, zipfile.BadZipFile):  # none yet, or damaged: it will be written anew
+            self.known = {}
         if not self.known:
             return np.arange(len(self.keys))
         _, here, there = np.intersect1d(self.keys, self.known["keys"], assume_unique=True, return_indices=True)

@@ -211,6 +211,6 @@ def _check_parts(y: np.ndarray, parts: dict[str, np.ndarray], classes: Sequence[
         for label in np.setdiff1d(y, y[part]) if classes else ():
             count = int((y == label).sum())
             raise ConfigError(
-                f"data.split={kind}: class {classes[label]!r} has {count} sample{'s' * (count != 1)}, too few for each of "
-                f"{', '.join(parts)} to have one ({name} has none); add samples, leave the class out, or change {cure}"
+                f"data.split={kind}: class {classes[label]!r} has {count} sample{'s' * (count != 1)}, too few for "
+                f"each of {', '.join(parts)} to have one ({name} has none); add some, leave it out, or change {cure}"
             )

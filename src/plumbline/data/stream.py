@@ -121,7 +121,7 @@ def in_order(images: Dataset, plan: Iterable[list[int]], workers: int, *, pin: b
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=pin,
-        generator=torch.Generator(),  # or each iteration would draw from the global one, and move all that is drawn later
+        generator=torch.Generator(),  # its own: an iteration would move the global one, and all that is drawn later
     )
 
 

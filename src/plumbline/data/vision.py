@@ -130,7 +130,7 @@ def _fetch(name: str, to: str) -> None:
 
 
 def _download(fetch: Callable[[str], Any], folder: str, root: Path, ways: tuple[str, ...]) -> None:
-    """Fetch into a folder beside the place, then move it there: two runs, or a broken line, leave no half a data set."""
+    """Fetch into a folder beside the place, then move it there: a broken line leaves no half of a data set."""
     before = socket.getdefaulttimeout()
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -17,15 +17,15 @@ SHOWN = 12  # layers in a message
 def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Name -> module of what multiplies its input by weights, in module order; norms are none.
 
-    A module of torch (an attention, a recurrence) is one layer with all it holds; any other module with parameters of
-    its own is a layer only if it has no parts, so that a network with a class token is not.
+    A module with parameters of its own is a layer if it has no parts, so that a network with a class token is not;
+    torch's attention, which reads the weights of its part without calling it, is one layer.
     """
     found: dict[str, nn.Module] = {}
     last = None
     for name, module in model.named_modules():
         inside = last is not None and (last == "" or name.startswith(last + "."))
         parts = [part for part, _ in module.named_children() if part != "parametrizations"]
-        whole = not parts or type(module).__module__.startswith("torch.nn.")
+        whole = not parts or isinstance(module, nn.MultiheadAttention)
         if not inside and whole and not is_norm(module) and kernels(module):
             found[name] = module
             last = name

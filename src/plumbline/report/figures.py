@@ -59,7 +59,7 @@ def loss(folder: Folder) -> Figure | None:
         return None
     values = np.concatenate([line.get_ydata() for line in axes.lines])
     if 0 < 30 * np.nanmin(values) < np.nanmax(values):
-        axes.set_yscale("log")
+        _log(axes)
     _mark_best(axes, folder, "val/loss")
     broken = np.concatenate([epochs[np.isnan(y)] for epochs, y in map(folder.series, ("fit/loss", "val/loss"))])
     if len(broken):
@@ -242,6 +242,15 @@ def _bare(axes: Axes, y: str, x: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
+def _log(axes: Axes) -> None:
+    """A log scale with numbers in plain text, between the powers of ten too where there is less than one."""
+    from matplotlib.ticker import LogFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter())
+
+
 def _line(axes: Axes, text: str, x: np.ndarray, y: np.ndarray, color: Any, **style: Any) -> list[End]:
     """Draw a curve, and return what is needed to name its end; nothing if it has no finite value."""
     finite = y[np.isfinite(y)]
@@ -315,7 +324,7 @@ def _by_layer(folder: Folder, prefix: str, title: str, reference: float | None =
             ends += end
     if not axes.lines:
         return None
-    axes.set_yscale("log")
+    _log(axes)
     if reference is not None:
         axes.axhline(reference, color=MUTED, linewidth=1.2, linestyle="--")
         ends.append((f"{reference:g}", reference, MUTED))

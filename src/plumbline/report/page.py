@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ def write_report(directory: Path) -> Path:
             tables[name], failed[name] = {}, f"{type(error).__name__}: {error}"
     page = _template().render(
         folder=folder, run=folder.run, verdict=verdict(folder), commands=commands(folder), failed=failed, **tables,
-        pictures={name: inline(text, name) for name, text in pictures.items()}, here=folder.path.resolve().name,
+        pictures={name: inline(text, name) for name, text in pictures.items()}, layers=folder.get("layers", list),
+        here=folder.path.resolve().name,
     )  # fmt: skip
     _replace(folder.path / "report.html", page)
     return folder.path / "report.html"
@@ -72,6 +74,7 @@ def _replace(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
+@cache
 def _template() -> Template:
     from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
@@ -126,7 +129,7 @@ def inline(text: str, name: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:xlink)?="[^"]*"| version="1.1"', "", text).replace("xlink:href", "href")
-    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" aria-label="{name}"', text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     for color, variable in THEMED.items():
