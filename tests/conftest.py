@@ -35,3 +35,42 @@ def train(tmp_path: Path):
         return subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
 
     return command
+
+
+def composed(*overrides: str):
+    """The configuration of a command line."""
+    from hydra import compose, initialize_config_dir
+
+    from plumbline import config
+
+    config.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """`run(*overrides, folder="run")` trains in this process; returns (exit status, the run's folder)."""
+    from plumbline.run import run_to_the_end
+
+    def go(*overrides: str, folder: str = "run") -> tuple[int, Path]:
+        words = ["threads=1", "bootstrap=20", f"outputs={tmp_path}", *overrides]
+        return run_to_the_end(composed(*words), tmp_path / folder, words), tmp_path / folder
+
+    return go
+
+
+def noted(directory: Path) -> dict:
+    """run.json."""
+    import json
+
+    return json.loads((directory / "run.json").read_text())
+
+
+def records(directory: Path) -> list[dict]:
+    """metrics.jsonl without what depends on the clock."""
+    import json
+
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    timing = ("seconds", "samples_per_s")
+    return [{key: value for key, value in json.loads(line).items() if key not in timing} for line in lines]

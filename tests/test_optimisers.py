@@ -166,6 +166,13 @@ def test_the_presets_are_what_their_papers_meant():
     assert [len(group["params"]) for group in sgd.param_groups] == [8]
 
 
+def test_a_norm_over_several_axes_is_spared_too():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm([2, 4, 4]))
+    optimiser = optimisers.sgd(model, **{**SGD, "weight_decay": 0.1, "spare": True})
+    decays = {p: group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+    assert [decays[p] for p in model.parameters()] == [0.1, 0.0, 0.0, 0.0]
+
+
 def test_a_group_is_made_only_for_a_distinct_rate_and_decay():
     count = lambda **changes: len(optimisers.sgd(network(), **{**SGD, **changes}).param_groups)  # noqa: E731
     assert count(spare=True) == 1

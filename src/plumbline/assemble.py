@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +16,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from plumbline import device, tasks
 from plumbline.config import ConfigError, build
 from plumbline.data.core import Data, Spec
-from plumbline.loop import Diverged, Step, Training
+from plumbline.loop import Diverged, Schedule, Step, Training
 from plumbline.regularisers import Regulariser
 from plumbline.state import State
-
-Schedule = Callable[[float, list[float]], float]
 
 
 def assemble(cfg: DictConfig, data: Data, where: torch.device) -> tuple[Training, State, Step, Schedule]:

@@ -18,6 +18,7 @@ from plumbline.state import State
 
 Batch = tuple[Tensor, Tensor]
 Step = Callable[["Training", list[Batch]], Tensor]
+Schedule = Callable[[float, list[float]], float]
 
 
 class Diverged(ArithmeticError):
@@ -101,7 +102,7 @@ def fit(
     state: State,
     train: Split,
     step: Step,
-    schedule: Callable[[float, list[float]], float],
+    schedule: Schedule,
     *,
     seed: int,
     epochs: int,
@@ -152,6 +153,12 @@ def fit(
         }  # fmt: skip
         state.next_epoch()
         yield record
+
+
+def planned(schedule: Schedule, optimiser: torch.optim.Optimizer) -> Callable[[float], float]:
+    """The learning rate of the last layer at a progress in [0, 1], as far as it can be known before training."""
+    initial = optimiser.param_groups[-1]["initial_lr"]
+    return lambda progress: initial * schedule(progress, [])
 
 
 def updates_per_epoch(samples: int, batch_size: int, accumulate: int) -> int:

@@ -119,7 +119,7 @@ class Record:
             write_json(self.directory / "checks.json", self.run["findings"])
 
     def describe(
-        self, data: Data, model: nn.Module, where: torch.device, schedule: Callable[..., float], **facts: Any
+        self, data: Data, model: nn.Module, where: torch.device, rate: Callable[[float], float], **facts: Any
     ) -> None:
         """Note what is known once data and model are there. A run that goes on must find the data it began with."""
         fingerprint = data.fingerprint()
@@ -138,7 +138,7 @@ class Record:
             },
             environment=environment() | {"device": str(where)},
             parameters=sum(parameter.numel() for parameter in model.parameters()),
-            lr_curve=[[k / 200, schedule(k / 200, [])] for k in range(201)],
+            lr_curve=[[k / 200, rate(k / 200)] for k in range(201)],
             **facts,
         )
 

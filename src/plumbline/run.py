@@ -14,7 +14,7 @@ from plumbline.checks.model import first_loss
 from plumbline.checks.result import beats_baseline
 from plumbline.config import ConfigError, build, check_config
 from plumbline.console import Console
-from plumbline.loop import Diverged, fit, updates_per_epoch
+from plumbline.loop import Diverged, fit, planned, updates_per_epoch
 from plumbline.record import Clock, Record, close, save_predictions
 from plumbline.report.figures import figures
 from plumbline.report.page import write_report
@@ -23,11 +23,10 @@ from plumbline.signals import Signals
 from plumbline.state import NotSaved, State
 from plumbline.trackers import Trackers
 
-
 END = object()
 
 
-class Left(Exception):  # noqa: N818 - not an error: the run was asked to leave, and has saved
+class Left(Exception):
     """The run left before its end, at somebody's wish; its argument is the status it left with."""
 
 
@@ -44,7 +43,16 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
     scoring = Scoring(data, training, cfg)
     simplest = tasks.baseline(data, training.loss)
     record = Record(directory, cfg, overrides)
-    record.describe(data, training.model, where, schedule, layers=layers, baseline=simplest, objective=objective, direction=direction)
+    record.describe(
+        data,
+        training.model,
+        where,
+        planned(schedule, training.optimiser),
+        layers=layers,
+        baseline=simplest,
+        objective=objective,
+        direction=direction,
+    )
     word = state.load(directory / "last.pt") if record.resumed else None
     if not state.records and not state.step:
         record.found(first_loss(scoring.first_loss(training.model), training.loss.expected_first))

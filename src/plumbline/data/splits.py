@@ -190,7 +190,7 @@ def _marked(marks: np.ndarray, carved: bool) -> Indices:
     """(train and val, val, test) as the data set marks them; val may be empty."""
     accepted = ("train", "val", "test") if carved else ("train", "val")
     marks = np.asarray(marks).astype(str)
-    for mark in np.setdiff1d(marks, accepted):
+    for mark in map(str, np.setdiff1d(marks, accepted)):
         hint = nearest(mark, accepted)
         raise ConfigError(f"data.split=predefined: a sample is marked {mark!r}{hint}; accepted: {', '.join(accepted)}")
     train, val, test = (np.flatnonzero(marks == name) for name in ("train", "val", "test"))

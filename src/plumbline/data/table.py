@@ -157,7 +157,7 @@ def _unique(path: Path, name: str, ids: np.ndarray, lines: np.ndarray) -> np.nda
     """The ids, if no two rows share one."""
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
-        value = values[counts > 1][0]
+        value = str(values[counts > 1][0])
         where = ", ".join(str(line) for line in lines[ids == value][:5])
         raise ConfigError(f"data.id={name}: {path} has {value!r} more than once (lines {where}); an id names one row")
     return ids

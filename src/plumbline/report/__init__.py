@@ -80,6 +80,12 @@ class Folder:
         values = np.array([np.nan if value is None else value for _, value in having], dtype=float)
         return np.array([epoch for epoch, _ in having], dtype=float), np.where(np.isfinite(values), values, np.nan)
 
+    @property
+    def broken(self) -> int | None:
+        """The first epoch whose loss was not finite."""
+        losses = [self.series(key) for key in ("fit/loss", "val/loss")]
+        return min((int(epoch) for epochs, values in losses for epoch in epochs[np.isnan(values)]), default=None)
+
     def layers(self, prefix: str) -> list[str]:
         """The keys `<prefix>/<layer>` of the records, first layer first."""
         return list(dict.fromkeys(key for record in self.records for key in record if key.startswith(prefix + "/")))
@@ -174,6 +180,19 @@ def confusion(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Counts (C, C): the row is the true class, the column the predicted one."""
     classes = outputs.shape[1]
     return np.bincount(targets * classes + outputs.argmax(1), minlength=classes**2).reshape(classes, classes)
+
+
+def reliability(targets: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(confidence, share that is right, its 95 % Wilson interval: low, high, n) of each tenth of confidence in use."""
+    confidence, right = outputs.max(1), outputs.argmax(1) == targets
+    tenth = (confidence * 10).astype(int).clip(0, 9)
+    n = np.bincount(tenth, minlength=10)
+    used, z2 = n > 0, 1.96**2
+    mean, share = (np.bincount(tenth, of, 10)[used] / n[used] for of in (confidence, right))
+    n = n[used]
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = 1.96 * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2)) / (1 + z2 / n)
+    return mean, share, centre - half, centre + half, n
 
 
 def per_class(folder: Folder) -> list[dict[str, Any]]:

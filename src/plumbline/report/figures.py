@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plumbline.report import MOST_COUNTS, Folder, confusion, finite, label, number, read, worst_images
+from plumbline.report import MOST_COUNTS, Folder, confusion, finite, label, number, read, reliability, worst_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER = "#1c2024", "#667080", "#e2e5e9", "#ffffff"
-TRAIN, VALIDATION, POINTS = "#0072b2", "#d55e00", "#009e73"  # of Okabe & Ito: distinct for every kind of sight
+TRAIN, VALIDATION = "#0072b2", "#d55e00"  # of Okabe & Ito: distinct for every kind of sight
 ALARM = "#c0272d"
 WIDTH = 4.0  # inches: over the width of a phone a text of 10 points is 11 px high
 MOST_CLASSES = 30  # the largest confusion matrix that is drawn
@@ -42,9 +42,11 @@ def draw(folder: Folder) -> tuple[dict[str, Figure], dict[str, str]]:
 
 
 def short(text: Any, most: int = 14) -> str:
-    """Somebody's name for something: in one line, cut, and not taken for mathematics by matplotlib."""
+    """Somebody's name for something: one line, cut in the middle, and not taken for mathematics by matplotlib."""
     line = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
-    return (line if len(line) <= most else line[: most - 1] + "…").replace("$", r"\$")
+    if len(line) > most:
+        line = f"{line[: most // 2]}…{line[len(line) - (most - 1) // 2 :]}"  # names often differ at their end
+    return line.replace("$", r"\$")
 
 
 # --- learning --------------------------------------------------------------------------------------------------------
@@ -61,11 +63,10 @@ def loss(folder: Folder) -> Figure | None:
     if 0 < 30 * np.nanmin(values) < np.nanmax(values):
         _log(axes)
     _mark_best(axes, folder, "val/loss")
-    broken = np.concatenate([epochs[np.isnan(y)] for epochs, y in map(folder.series, ("fit/loss", "val/loss"))])
-    if len(broken):
-        axes.axvspan(broken.min() - 0.5, folder.epochs + 0.5, color=ALARM, alpha=0.12, linewidth=0)
-        note = f"not finite from epoch {broken.min():.0f}"
-        axes.text(0.98, 0.95, note, transform=axes.transAxes, fontsize=10, color=ALARM, ha="right", va="top")
+    if (broken := folder.broken) is not None:
+        axes.axvspan(broken - 0.5, folder.epochs + 0.5, color=ALARM, alpha=0.12, linewidth=0)
+        style = {"transform": axes.transAxes, "fontsize": 10, "color": ALARM, "ha": "right", "va": "top"}
+        axes.text(0.98, 0.95, f"not finite from epoch {broken}", **style)
     _name_ends(axes, ends)
     return figure
 
@@ -124,48 +125,36 @@ def confusion_matrix(folder: Folder) -> Figure | None:
     if found is None or found[1].shape[1] > MOST_CLASSES:
         return None
     counts = confusion(*found)
-    classes = len(counts)
-    names = [short(name) for name in folder.classes(classes)]
+    classes, few = len(counts), len(counts) <= MOST_COUNTS
+    names = [short(name, 14 if few else 11) for name in folder.classes(classes)]
     share = counts / counts.sum(1, keepdims=True).clip(1)
-    figure, axes = _canvas("true class (row), predicted class (column)", height=4.4)
+    figure, axes = _canvas("", x="predicted", height=4)
+    axes.set_ylabel("true", fontsize=10, color=MUTED)
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
-    cells = axes.pcolormesh(np.ma.masked_equal(share, 0), cmap="viridis", vmin=0, vmax=1, edgecolors=PAPER, linewidth=1)
+    shown = np.ma.masked_equal(share, 0)  # vmin below 0: the darkest viridis would vanish on a dark page
+    axes.pcolormesh(shown, cmap="viridis", vmin=-0.3, vmax=1, edgecolors=PAPER, linewidth=1)
     axes.invert_yaxis()
-    long = max(map(len, names)) > 3 and classes > 4
-    size = 10 if classes <= MOST_COUNTS else 7
-    axes.set_xticks(np.arange(classes) + 0.5, names, rotation=90 if long else 0, fontsize=size)
-    axes.set_yticks(np.arange(classes) + 0.5, names, fontsize=size)
-    if classes > MOST_COUNTS:
-        figure.colorbar(cells, ax=axes, shrink=0.6, label="share of the true class").outline.set_visible(False)
+    style = {"fontsize": 10 if few else 7}
+    axes.set_yticks(np.arange(classes) + 0.5, names, **style)
+    axes.set_xticks(np.arange(classes) + 0.5, names, rotation=90 if max(map(len, names)) * classes > 40 else 0, **style)
+    if not few:
         return figure
     for row, column in zip(*counts.nonzero(), strict=True):
-        color = "#fefefe" if share[row, column] < 0.6 else "#101010"  # on the cell, in a light and a dark page alike
+        color = "#fefefe" if share[row, column] < 0.35 else "#101010"  # on the cell, in a light and a dark page alike
         axes.text(column + 0.5, row + 0.5, str(counts[row, column]), ha="center", va="center", fontsize=10, color=color)
     return figure
 
 
 def calibration(folder: Folder) -> Figure | None:
-    """Reliability: accuracy within ten bins of confidence, with 95 % Wilson intervals."""
     found = folder.classified()
     if found is None:
         return None
-    targets, outputs = found
-    confidence, right = outputs.max(1), outputs.argmax(1) == targets
-    bins = (confidence * 10).astype(int).clip(0, 9)
-    count = np.bincount(bins, minlength=10)
-    used = count > 0
-    n, mean = count[used], np.bincount(bins, confidence, 10)[used] / count[used]
-    hits = np.bincount(bins, right, 10)[used] / n
-    z2 = 1.96**2
-    centre, half = (
-        (hits + z2 / (2 * n)) / (1 + z2 / n),
-        1.96 * np.sqrt(hits * (1 - hits) / n + z2 / (4 * n**2)) / (1 + z2 / n),
-    )
+    confidence, right, low, high, n = reliability(*found)
     figure, axes = _canvas("share that is right", x="confidence (probability of the predicted class)", height=3.2)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle="--")
-    axes.vlines(mean, (centre - half).clip(0), (centre + half).clip(max=1), color=VALIDATION, linewidth=1.2)
-    axes.scatter(mean, hits, s=14 + 150 * n / n.max(), color=VALIDATION, zorder=3, clip_on=False)
+    axes.vlines(confidence, low, high, color=VALIDATION, linewidth=1.2)
+    axes.scatter(confidence, right, s=14 + 150 * n / n.max(), color=VALIDATION, zorder=3, clip_on=False)
     axes.set(xlim=(0, 1.03), ylim=(0, 1.03))
     for x, y, text, place in ((0.03, 0.94, "too timid", "left"), (1.0, 0.03, "too sure of itself", "right")):
         axes.text(x, y, text, fontsize=10, color=MUTED, ha=place)
@@ -243,12 +232,15 @@ def _bare(axes: Axes, y: str, x: str) -> None:
 
 
 def _log(axes: Axes) -> None:
-    """A log scale with numbers in plain text, between the powers of ten too where there is less than one."""
-    from matplotlib.ticker import LogFormatter
+    """A log scale with plain numbers: at powers of ten, and at 2 and 5 as well where those alone would be few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(LogFormatter())
-    axes.yaxis.set_minor_formatter(LogFormatter())
+    low, high = axes.get_ylim()
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.yaxis.set_major_formatter(plain)
+    axes.yaxis.set_minor_formatter(plain if high < 50 * low else NullFormatter())
 
 
 def _line(axes: Axes, text: str, x: np.ndarray, y: np.ndarray, color: Any, **style: Any) -> list[End]:
@@ -311,14 +303,14 @@ def _by_layer(folder: Folder, prefix: str, title: str, reference: float | None =
 
     keys = folder.layers(prefix)
     chosen = [keys[round(at)] for at in np.linspace(0, len(keys) - 1, min(MOST_LAYERS, len(keys)))]
-    if len(chosen) < len(keys):
-        title += f"; {len(chosen)} of {len(keys)} layers"
     figure, axes = _canvas(title, x="epoch", height=3)
+    if len(chosen) < len(keys):
+        axes.set_xlabel(f"epoch ({len(chosen)} of {len(keys)} layers are shown)")
     ends: list[End] = []
     for place, key in enumerate(chosen):
         epochs, values = folder.series(key)
         color = colormaps["viridis"](0.3 + 0.6 * place / max(len(chosen) - 1, 1))
-        text = short(key.removeprefix(prefix + "/"))
+        text = short(key.removeprefix(prefix + "/"), 18)
         end = _line(axes, text, epochs, np.where(values > 0, values, np.nan), color, linewidth=1.5)
         if len(chosen) <= 8 or place in (0, len(chosen) // 2, len(chosen) - 1):
             ends += end

@@ -26,7 +26,7 @@ from plumbline.report import (
     read,
     worst_images,
 )  # fmt: skip
-from plumbline.report.figures import GRID, INK, MOST_WORST, MUTED, PAPER, PICTURES, TRAIN, VALIDATION, draw
+from plumbline.report.figures import ALARM, GRID, INK, MOST_WORST, MUTED, PAPER, PICTURES, TRAIN, VALIDATION, draw
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEVERITIES = ("fail", "warn", "info", "ok")
-THEMED = {INK: "ink", MUTED: "muted", GRID: "line", PAPER: "paper", TRAIN: "train", VALIDATION: "validation"}  # in CSS
+THEMED = {  # colours of the pictures that are variables in the page's style
+    INK: "ink", MUTED: "muted", GRID: "line", PAPER: "paper", TRAIN: "train", VALIDATION: "validation", ALARM: "bad",
+}  # fmt: skip
 MOST_TEXT = 100_000  # letters of a diff or a configuration that are shown; all of it stands in the folder
 MOST_VALUES = 12  # columns of a table's worst rows
 LARGEST_THUMBNAIL = 96  # pixels a side
@@ -97,8 +99,8 @@ def _plain(value: Any, between: str = ", ") -> str:
     if isinstance(value, dict):
         value = [f"{key} {_plain(item)}" for key, item in value.items()]
     if isinstance(value, list):
-        return _cut(between.join(map(_plain, value)), 1000)
-    return _cut(value, 1000) if isinstance(value, bool | str) else number(value)
+        return _cut(between.join(map(_plain, value)), 2000)
+    return _cut(value, 2000) if isinstance(value, bool | str) else number(value)
 
 
 def _duration(seconds: float) -> str:
@@ -198,14 +200,17 @@ def _test(folder: Folder) -> str:
     test = folder.get("test", dict)
     if not test:
         return "The test set is still sealed."
-    metrics = []
-    for name, score in (test.get("metrics") or {}).items():
-        value, low, high = (number(score[key]) for key in ("value", "low", "high"))
-        metrics.append(f"{label(name)} {value} (95 % interval {low}{DASH}{high})")
+    scores, asked = test.get("metrics") or {}, folder.objective.rpartition("/")[2]
+    said = [f"{label(name)} {_scored(scores[name])}" for name in ([asked] if asked in scores else scores)]
     openings = test.get("openings", 1)
     often = "once" if openings == 1 else f"{openings} times, so this is no longer the number of an unseen test set"
     again = f" Reason given for opening it again: {test['again']}." if test.get("again") else ""
-    return f"On the test set, opened {often}: {', '.join(metrics) or 'no metric was recorded'}.{again}"
+    return f"On the test set, opened {often}: {', '.join(said) or 'no metric was recorded'}.{again}"
+
+
+def _scored(score: dict[str, Any]) -> str:
+    value, low, high = (number(score[key]) for key in ("value", "low", "high"))
+    return f"{value} (95 % interval {low}{DASH}{high})"
 
 
 def _ending(folder: Folder) -> tuple[str, list[tuple[str, str]]]:
@@ -222,8 +227,7 @@ def _ending(folder: Folder) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _divergence(folder: Folder) -> tuple[str, list[tuple[str, str]]]:
-    last = folder.records[-1] if folder.records else {}
-    epoch = folder.epochs + all(finite(last.get(key, 0.0)) for key in ("fit/loss", "val/loss"))
+    epoch = folder.epochs + 1 if folder.broken is None else folder.broken
     same = "To go on from the last saved state; unchanged, it takes the same steps to the same end:"
     go_on = [(same, _resume(folder))]
     optimiser = folder.settings.get("optimiser")
@@ -248,10 +252,10 @@ def findings(folder: Folder) -> dict[str, list[dict[str, Any]]]:
 def results(folder: Folder) -> list[dict[str, Any]]:
     """A row a metric: validation at the best epoch with its interval, train, and the baseline; the objective first."""
     keys = sorted((key for key in folder.best if key.startswith("val/")), key=lambda key: key != folder.objective)
-    baseline = folder.get("baseline", dict)
+    baseline, test = folder.get("baseline", dict), folder.get("test", dict).get("metrics") or {}
     return [
-        {"name": label(key), "val": folder.best[key], "interval": _interval(folder, key),
-         "train": folder.best.get(key.replace("val/", "train/", 1)), "baseline": baseline.get(key)}
+        {"name": label(key), "val": folder.best[key], "interval": _interval(folder, key), "baseline": baseline.get(key),
+         "train": folder.best.get(f"train/{key[4:]}"), "test": test.get(key[4:])}
         for key in keys
     ]  # fmt: skip
 

@@ -1,0 +1,112 @@
+"""Checkpoints: whole or not at all, and never the only one."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from plumbline.config import ConfigError
+from plumbline.state import NotSaved, State, before
+
+
+def state_of(seed: int, width: int = 4) -> State:
+    torch.manual_seed(seed)
+    model = nn.Linear(3, width)
+    optimiser = torch.optim.Adam(model.parameters())
+    model(torch.randn(5, 3)).square().mean().backward()
+    optimiser.step()
+    return State(
+        model,
+        optimiser,
+        epoch=seed,
+        step=7,
+        scores=[1.0, 0.5],
+        best={"epoch": 1, "val/loss": 0.5},
+        records=[{"epoch": 1}],
+    )
+
+
+def assert_same(one: State, other: State) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True))
+    moments = [[v for slot in s.optimiser.state_dict()["state"].values() for v in slot.values()] for s in (one, other)]
+    assert all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
+    assert (one.epoch, one.step, one.scores, one.best, one.records) == (
+        other.epoch,
+        other.step,
+        other.scores,
+        other.best,
+        other.records,
+    )
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
+    saved, loaded = state_of(1), state_of(2)
+    saved.save(tmp_path / "last.pt")
+    assert loaded.load(tmp_path / "last.pt") is None
+    assert_same(saved, loaded)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "gone", "text"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(damage: str, tmp_path: Path) -> None:
+    last, first, loaded = tmp_path / "last.pt", state_of(1), state_of(3)
+    first.save(last)
+    state_of(2).save(last)
+    content = bytearray(last.read_bytes())
+    if damage == "flipped":
+        weights = next(iter(state_of(2).model.parameters())).detach().numpy().tobytes()
+        content[bytes(content).index(weights) + 2] ^= 1  # one bit of one weight: torch itself would not notice
+    changed = {"cut": content[: len(content) // 2], "flipped": content, "empty": b"", "text": b"no checkpoint"}
+    last.unlink() if damage == "gone" else last.write_bytes(changed[damage])
+    word = loaded.load(last)
+    assert_same(first, loaded)
+    assert damage == "gone" or "going on from last.pt.before" in word
+
+
+def test_two_damaged_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
+    last = tmp_path / "last.pt"
+    last.write_bytes(b"")
+    before(last).write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"no checkpoint can be read.*last.pt is damaged.*last.pt.before is damaged"):
+        state_of(1).load(last)
+
+
+def test_a_checkpoint_of_another_network_is_one_clear_error(tmp_path: Path) -> None:
+    state_of(1).save(tmp_path / "last.pt")
+    with pytest.raises(ConfigError, match="another network"):
+        state_of(1, width=5).load(tmp_path / "last.pt")
+
+
+def test_a_full_disk_leaves_the_checkpoints_as_they_were_and_no_rubbish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, first, loaded = tmp_path / "last.pt", state_of(1), state_of(3)
+    first.save(last)
+    content = last.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NotSaved, match=r"could not be written .*No space left"):
+        state_of(2).save(last)
+    monkeypatch.undo()
+    assert last.read_bytes() == content
+    assert [item.name for item in tmp_path.iterdir()] == ["last.pt"]
+    loaded.load(last)
+    assert_same(first, loaded)
+
+
+def test_weights_are_read_without_running_what_a_pickle_may_hold(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "broken-into"),))
+
+    torch.save({"model": Evil()}, tmp_path / "last.pt")
+    with pytest.raises(ConfigError, match="damaged"):
+        state_of(1).load(tmp_path / "last.pt")
+    assert not (tmp_path / "broken-into").exists()
