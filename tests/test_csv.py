@@ -48,7 +48,8 @@ def parts(data: Data):
 
 def test_the_spec_is_computed_from_the_file(tmp_path):
     data = read(tmp_path, lines_of())
-    assert data.spec.classes == ("cat", "dog") and data.spec.outputs == 2
+    assert data.spec.classes == ("cat", "dog")
+    assert data.spec.outputs == 2
     assert data.spec.features == ("age", "city=Bergen", "city=Bodø", "city=Oslo", "height")
     assert data.spec.shape == (5,) == tuple(data.train.x.shape[1:])
     assert [len(part) for part in parts(data)] == [36, 12, 12]
@@ -71,14 +72,16 @@ def test_every_row_is_what_its_line_says(tmp_path):
 def test_inputs_are_scaled_by_train_alone(tmp_path):
     data = read(tmp_path, lines_of())
     x = data.train.x.double()
-    assert x.mean(0).abs().max() < 1e-5 and (x.std(0, correction=0) - 1).abs().max() < 1e-5
+    assert x.mean(0).abs().max() < 1e-5
+    assert (x.std(0, correction=0) - 1).abs().max() < 1e-5
     assert data.val.x.double().mean(0).abs().max() > 1e-3
 
 
 def test_a_regression_takes_the_number_and_standardises_it_on_train(tmp_path):
     data = read(tmp_path, lines_of(), target="height", task="regression", ignore=["kind"])
     assert (data.spec.task, data.spec.outputs, data.spec.classes) == ("regression", 1, ())
-    assert data.train.y.shape == (36, 1) and data.train.y.mean().abs() < 1e-5
+    assert data.train.y.shape == (36, 1)
+    assert data.train.y.mean().abs() < 1e-5
     heights = {k + 2: float(line.split(",")[2]) for k, line in enumerate(lines_of()[1:])}
     assert data.target_scale.inverse(data.val.y)[:, 0].tolist() == pytest.approx(
         [heights[line] for line in data.val.ids], rel=1e-5
@@ -97,7 +100,8 @@ def test_a_class_that_only_val_has_is_still_a_class(tmp_path):
     lines[2] = "1,val,rare"
     data = read(tmp_path, lines, categorical=[], split="predefined", split_column="part")
     assert data.spec.classes == ("a", "b", "rare")
-    assert 2 in data.val.y and 2 not in data.train.y
+    assert 2 in data.val.y
+    assert 2 not in data.train.y
 
 
 def test_ids_groups_and_marks_are_columns_and_no_inputs(tmp_path):
@@ -106,7 +110,8 @@ def test_ids_groups_and_marks_are_columns_and_no_inputs(tmp_path):
     ]
     roles = {"categorical": [], "id": "name", "group": "patient", "ignore": ["part"]}
     grouped = read(tmp_path, lines, **roles, split="grouped")
-    assert grouped.spec.features == ("x",) and set(grouped.val.ids) < {f"n{k}" for k in range(80)}
+    assert grouped.spec.features == ("x",)
+    assert set(grouped.val.ids) < {f"n{k}" for k in range(80)}
     assert sum(len(set(part.groups)) for part in parts(grouped)) == 20
     marked = read(tmp_path, lines, **roles | {"ignore": []}, split="predefined", split_column="part")
     assert [len(part) for part in parts(marked)] == [40, 20, 20]
@@ -131,9 +136,14 @@ def test_each_kind_of_bad_row_is_named_by_line_and_column(tmp_path, row, says):
     lines = lines_of()
     lines[5] = row
     said = message(tmp_path, lines)
-    assert says in said and "1 of 60 rows" in said and "data.bad_rows=skip" in said and "data.categorical" in said
+    assert says in said
+    assert "1 of 60 rows" in said
+    assert "data.bad_rows=skip" in said
+    assert "data.categorical" in said
     skipped = read(tmp_path, lines, bad_rows="skip")
-    assert sum(map(len, parts(skipped))) == 59 and len(skipped.left_out) == 1 and says in skipped.left_out[0]
+    assert sum(map(len, parts(skipped))) == 59
+    assert len(skipped.left_out) == 1
+    assert says in skipped.left_out[0]
 
 
 def test_all_bad_rows_are_counted_and_the_first_ten_shown(tmp_path):
@@ -141,7 +151,10 @@ def test_all_bad_rows_are_counted_and_the_first_ten_shown(tmp_path):
     for k in range(10, 33):
         lines[k] = lines[k].replace("Oslo", "").replace("Bergen", "").replace("Bodø", "") + ",extra"
     said = message(tmp_path, lines)
-    assert "23 of 60 rows" in said and "line 20:" in said and "line 21:" not in said and "and 13 more" in said
+    assert "23 of 60 rows" in said
+    assert "line 20:" in said
+    assert "line 21:" not in said
+    assert "and 13 more" in said
     assert len(read(tmp_path, lines, bad_rows="skip").left_out) == 23
 
 
@@ -219,7 +232,8 @@ def test_tabs_a_byte_order_mark_blanks_and_blank_lines_change_nothing(tmp_path):
     plain = read(tmp_path, lines_of())
     lines = [line.replace(",", " \t ") for line in lines_of()]
     other = read(tmp_path, ("\ufeff" + "\n".join(lines) + "\n\n"), separator="\\t")
-    assert other.spec == plain.spec and torch.equal(other.train.x, plain.train.x)
+    assert other.spec == plain.spec
+    assert torch.equal(other.train.x, plain.train.x)
 
 
 def marked(lines: list[str]) -> list[str]:
@@ -239,7 +253,9 @@ def test_a_category_that_train_lacks_is_a_bad_row_of_val(tmp_path):
     assert "line 46: city=Tromsø: a category that train lacks" in said
     data = read(tmp_path, marked(lines), **PREDEFINED, bad_rows="skip")
     assert data.left_out == ["line 46: city=Tromsø: a category that train lacks"]
-    assert len(data.val) == 9 and 46 not in data.val.ids and len(data.train) == 40
+    assert len(data.val) == 9
+    assert 46 not in data.val.ids
+    assert len(data.train) == 40
 
 
 @pytest.mark.parametrize("bad_rows", ["stop", "skip"])
@@ -249,15 +265,18 @@ def test_a_category_that_train_lacks_costs_test_that_row_alone_and_is_named(tmp_
     lines[55] = "30,Tromsø,170,cat"
     data = read(tmp_path, marked(lines), **PREDEFINED, bad_rows=bad_rows)
     test = data.open_test(OPENING)
-    assert data.left_out == [] and test.left_out == ["line 56: city=Tromsø: a category that train lacks"]
+    assert data.left_out == []
+    assert test.left_out == ["line 56: city=Tromsø: a category that train lacks"]
     assert list(test.ids) == [line for line in range(52, 62) if line != 56]
-    assert torch.equal(test.x, whole.x[whole.ids != 56]) and torch.equal(test.y, whole.y[whole.ids != 56])
+    assert torch.equal(test.x, whole.x[whole.ids != 56])
+    assert torch.equal(test.y, whole.y[whole.ids != 56])
 
 
 def test_an_empty_category_is_a_value_of_its_own(tmp_path):
     lines = [line.replace("Oslo", "") for line in lines_of()]
     data = read(tmp_path, lines)
-    assert data.spec.features == ("age", "city=", "city=Bergen", "city=Bodø", "height") and data.left_out == []
+    assert data.spec.features == ("age", "city=", "city=Bergen", "city=Bodø", "height")
+    assert data.left_out == []
 
 
 def test_the_width_is_that_of_trains_categories(tmp_path):

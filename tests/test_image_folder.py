@@ -1,4 +1,4 @@
-"""Images on disk: streamed batches are what memory would give, and an unreadable image is named and costs itself alone."""
+"""Images on disk: streamed batches are what memory would give; an unreadable image is named and costs itself alone."""
 
 from __future__ import annotations
 
@@ -82,12 +82,16 @@ def test_streamed_batches_are_those_of_the_same_images_in_memory(tmp_path, chann
     order = torch.randperm(18)
     for streamed, held in zip(parts(data), parts(memory), strict=True):
         x, y = gather(streamed)
-        assert np.array_equal(streamed.ids, held.ids) and torch.equal(y, held.y)
-        assert torch.allclose(x, held.x, atol=1e-5) and x.dtype == torch.float32
+        assert np.array_equal(streamed.ids, held.ids)
+        assert torch.equal(y, held.y)
+        assert torch.allclose(x, held.x, atol=1e-5)
+        assert x.dtype == torch.float32
     x, y = gather(data.train, order=order)
-    assert torch.equal(y, memory.train.y[order]) and torch.allclose(x, memory.train.x[order], atol=1e-5)
+    assert torch.equal(y, memory.train.y[order])
+    assert torch.allclose(x, memory.train.x[order], atol=1e-5)
     if normalise:
-        assert torch.allclose(data.scale.mean, memory.scale.mean) and torch.allclose(data.scale.std, memory.scale.std)
+        assert torch.allclose(data.scale.mean, memory.scale.mean)
+        assert torch.allclose(data.scale.std, memory.scale.std)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -97,7 +101,8 @@ def test_batches_and_scale_are_the_same_for_any_number_of_workers(tmp_path, work
     order = torch.randperm(18)
     for mine, theirs in zip(gather(alone.train, 4, order), gather(helped.train, 4, order), strict=True):
         assert torch.equal(mine, theirs)
-    assert torch.equal(alone.scale.mean, helped.scale.mean) and alone.fingerprint() == helped.fingerprint()
+    assert torch.equal(alone.scale.mean, helped.scale.mean)
+    assert alone.fingerprint() == helped.fingerprint()
 
 
 def test_no_worker_outlives_its_epoch_even_one_that_is_left_early(tmp_path):
@@ -116,8 +121,10 @@ def test_no_worker_outlives_its_epoch_even_one_that_is_left_early(tmp_path):
 def test_two_iterations_at_once_do_not_disturb_each_other(tmp_path):
     write(tmp_path)
     train = images(tmp_path, workers=1).train
-    both = [torch.cat(pair) for pair in zip(*((a[1], b[1]) for a, b in zip(train.batches(5), train.batches(5), strict=True)), strict=True)]  # fmt: skip
-    assert torch.equal(both[0], train.y) and torch.equal(both[1], train.y)
+    pairs = [(one, other) for (_, one), (_, other) in zip(train.batches(5), train.batches(5), strict=True)]
+    both = [torch.cat(labels) for labels in zip(*pairs, strict=True)]
+    assert torch.equal(both[0], train.y)
+    assert torch.equal(both[1], train.y)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -134,7 +141,8 @@ def test_the_scale_is_that_of_the_images_of_train(tmp_path):
     write(tmp_path)
     data = images(tmp_path)
     x, _ = gather(data.train)
-    assert x.mean((0, 2, 3)).abs().max() < 1e-5 and (x.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+    assert x.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (x.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
     assert gather(data.val)[0].mean((0, 2, 3)).abs().max() > 1e-4
     assert data.scale.fitted_on == "train"
 
@@ -144,7 +152,8 @@ def test_batches_come_in_the_layout_that_is_asked_for(tmp_path):
     train = images(tmp_path).train
     train.to(torch.device("cpu"), channels_last=True)
     x, _ = next(train.batches(5))
-    assert x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert not x.is_contiguous()
     assert list(train.batches(5, torch.arange(0))) == []
 
 
@@ -174,7 +183,7 @@ def test_every_unreadable_image_is_named_in_one_message(tmp_path):
     seed = all_in_train_or_val(tmp_path, names)
     assert break_some(tmp_path) == names
     for workers in (0, 2):
-        with pytest.raises(ConfigError, match="3 of 24 images cannot be read.*data.bad_files=skip") as said:
+        with pytest.raises(ConfigError, match=r"3 of 24 images cannot be read.*data.bad_files=skip") as said:
             _ = images(tmp_path, split_seed=seed, workers=workers).train
         assert all(name in str(said.value) for name in names)
 
@@ -201,17 +210,23 @@ def test_test_images_are_not_opened_before_the_seal_is_broken_and_cost_only_them
     for name in names[:1]:
         (tmp_path / name).write_bytes(b"no image")
     data = images(tmp_path, bad_files=bad_files)
-    assert len(data.train) + len(data.val) == 24 and data.left_out == []
+    assert len(data.train) + len(data.val) == 24
+    assert data.left_out == []
     test = data.open_test(OPENING)
-    assert list(test.ids) == list(names[1:]) and test.left_out[0].startswith(f"{names[0]}: ")
+    assert list(test.ids) == list(names[1:])
+    assert test.left_out[0].startswith(f"{names[0]}: ")
     assert torch.equal(gather(test)[0], good[1:])
 
 
 def test_training_never_opens_a_test_image(tmp_path, monkeypatch):
     write(tmp_path)
-    opened = []
-    real = Image.open
-    monkeypatch.setattr(Image, "open", lambda path, *rest: opened.append(Path(path).relative_to(tmp_path).as_posix()) or real(path, *rest))  # fmt: skip
+    opened, real = [], Image.open
+
+    def spy(path: Path) -> Image.Image:
+        opened.append(path.relative_to(tmp_path).as_posix())
+        return real(path)
+
+    monkeypatch.setattr(Image, "open", spy)
     data = images(tmp_path)
     gather(data.train), gather(data.val), data.fingerprint(), data.identity()
     seen = set(opened)
@@ -267,13 +282,14 @@ def test_every_usual_mode_has_the_channels_that_are_asked_for(tmp_path, mode, ch
     ending = "tif" if mode == "CMYK" else "png"
     Image.new("RGB", (6, 5), (255, 255, 255)).convert(mode).save(tmp_path / f"a.{ending}")
     image = decoded(tmp_path / f"a.{ending}", channels=channels)
-    assert image.shape == (channels, 4, 4) and image.min() == 255
+    assert image.shape == (channels, 4, 4)
+    assert image.min() == 255
 
 
 def test_a_jpeg_is_near_its_png(tmp_path):
     ramp = np.linspace(0, 255, 64).astype(np.uint8)[None].repeat(64, 0)
-    for ending in ("png", "jpg"):
-        Image.fromarray(ramp).save(tmp_path / f"a.{ending}", quality=95) if ending == "jpg" else Image.fromarray(ramp).save(tmp_path / "a.png")  # fmt: skip
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    Image.fromarray(ramp).save(tmp_path / "a.jpg", quality=95)
     png, jpg = (decoded(tmp_path / f"a.{ending}", size=16).astype(int) for ending in ("png", "jpg"))
     assert np.abs(png - jpg).max() <= 4
 
@@ -296,7 +312,8 @@ def test_a_root_without_val_has_it_carved_from_train(tmp_path):
     write(tmp_path / "train", 10)
     write(tmp_path / "test", 2)
     data = images(tmp_path, split="predefined")
-    assert [len(part) for part in parts(data)] == [24, 6, 6] and data.val.ids[0].startswith("train/")
+    assert [len(part) for part in parts(data)] == [24, 6, 6]
+    assert data.val.ids[0].startswith("train/")
 
 
 def layout(root: Path, *names: str) -> Path:
@@ -341,7 +358,8 @@ def test_a_pattern_on_the_path_keeps_groups_whole(tmp_path):
 def test_the_identity_is_of_the_files_and_not_of_the_split(tmp_path):
     write(tmp_path)
     one, two = images(tmp_path), images(tmp_path, split_seed=1)
-    assert one.identity() == two.identity() and one.fingerprint() != two.fingerprint()
+    assert one.identity() == two.identity()
+    assert one.fingerprint() != two.fingerprint()
     before = one.identity()
     write(tmp_path, 11)
     assert images(tmp_path).identity() != before
@@ -381,6 +399,8 @@ def test_the_scan_remembers_what_did_not_change(tmp_path, monkeypatch):
     assert [line.split(":")[0] for line in again.left_out()] == ["cat/p0-0.png"]
     file = tmp_path / "root" / names[0]
     Image.new("RGB", (30, 30)).save(file)
-    assert look(names).digests[0] != first.digests[0] and looked == [names[0]]
+    assert look(names).digests[0] != first.digests[0]
+    assert looked == [names[0]]
     next((tmp_path / "cache").iterdir()).write_bytes(b"damaged")
-    assert np.array_equal(look(names).digests[1:], again.digests[1:]) and len(looked) == 30
+    assert np.array_equal(look(names).digests[1:], again.digests[1:])
+    assert len(looked) == 30

@@ -52,7 +52,8 @@ def rehearse(cfg: DictConfig, spec: Spec) -> list[dict[str, Any]]:
         if not isinstance(outputs, Tensor) or outputs.shape != (samples, spec.outputs):
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ConfigError(
-                f"model: for a batch of {samples} it gave {got}; this data set needs ({samples}, {spec.outputs}): (batch, outputs)"
+                f"model: for a batch of {samples} it gave {got}; "
+                f"this data set needs ({samples}, {spec.outputs}): (batch, outputs)"
             )
         training.model.train()
         with mistakes_in("augment"):
@@ -116,9 +117,9 @@ def build_all(
     with mistakes_in("regulariser"):
         regularisers = [build(node)(spec) for node in cfg.regulariser.values()]
         for regulariser in regularisers:
+            if not isinstance(regulariser, Regulariser):
+                raise ConfigError(f"regulariser: {type(regulariser).__name__} is no plumbline.regularisers.Regulariser")
             regulariser.attach(model)
-    if not isinstance(next(iter(regularisers), None), Regulariser | None):
-        raise ConfigError(f"regulariser: {type(regularisers[0]).__name__} is not a plumbline.regularisers.Regulariser")
     device.place(model, where, cfg.channels_last, cfg.compile and not rehearsal)
     with mistakes_in("optimiser"):
         optimiser = build(cfg.optimiser)(model)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -98,31 +101,34 @@ def check_values(cfg: DictConfig) -> None:
     known = [item.name for item in fields(Config)]
     for key in cfg:
         if key not in known:
-            raise ConfigError(f"{key}: there is no such key{nearest(key, known)}; a run has: {', '.join(known)}")
+            others = nearest(key, known) or f"; a run has: {', '.join(known)}"
+            raise ConfigError(f"{key}={shown(cfg[key])}: there is no such key{others}")
     for key in known:
         if key not in cfg or OmegaConf.is_missing(cfg, key):
             raise ConfigError(f"{key}: has no value; give one on the command line ({key}=…) or in conf/train.yaml")
     for key, least in LEAST.items():
-        if cfg[key] is not None and cfg[key] < least:
-            raise ConfigError(f"{key}={cfg[key]}: must be at least {least}")
+        if cfg[key] is not None and not least <= cfg[key] < 2**63:
+            raise ConfigError(f"{key}={cfg[key]}: must be at least {least}{' and below 2^63' * (cfg[key] > least)}")
     for key, accepted in ONE_OF.items():
         if cfg[key] not in accepted:
             raise ConfigError(
                 f"{key}={cfg[key]}: no such choice{nearest(cfg[key], accepted)}; accepted: {', '.join(accepted)}"
             )
-    if cfg.save_minutes <= 0:
-        raise ConfigError(f"save_minutes={cfg.save_minutes}: must be above 0")
-    if cfg.grad_clip is not None and not cfg.grad_clip > 0:
-        raise ConfigError(f"grad_clip={cfg.grad_clip}: must be above 0, or null for none")
+    if not 0 < cfg.save_minutes < inf:
+        raise ConfigError(f"save_minutes={cfg.save_minutes}: must be above 0 and finite")
+    if cfg.grad_clip is not None and not 0 < cfg.grad_clip < inf:
+        raise ConfigError(f"grad_clip={cfg.grad_clip}: must be above 0 and finite, or null for none")
     if cfg.ema is not None and not 0 <= cfg.ema < 1:
         raise ConfigError(f"ema={cfg.ema}: a decay lies in [0, 1), such as 0.999; null for none")
-    device = cfg.device.partition(":")[0]
-    if device not in ("auto", "cpu", "cuda", "mps"):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", cfg.device):
+        devices = ("auto", "cpu", "cuda", "mps")
         raise ConfigError(
-            f"device={cfg.device}: no such device{nearest(device, ('auto', 'cpu', 'cuda', 'mps'))}; accepted: auto, cpu, cuda, cuda:1, …, mps"
+            f"device={cfg.device}: no such device{nearest(cfg.device, devices)}; accepted: auto, cpu, cuda, cuda:1, …, mps"
         )
     if not cfg.name or set(cfg.name) & set("/\\\0\n"):
         raise ConfigError(f"name={cfg.name!r}: is part of a folder's name: not empty, without slashes")
+    if not cfg.outputs:
+        raise ConfigError("outputs=: is where runs go: not empty; the current folder is outputs=.")
     for path, node in nodes(cfg):
         allowed(path, str(node["_target_"]), cfg.allow)
 
@@ -164,6 +170,8 @@ def _targets(path: str, node: Any) -> Iterator[tuple[str, DictConfig]]:
 
 def allowed(path: str, name: str, allow: list[str]) -> None:
     """Raise ConfigError unless the dotted name lies in an allowed package. Nothing is imported before that."""
+    if "." not in name or not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"{path}._target_={name}: must be a dotted path, such as package.module.Name")
     if not any(name == prefix or name.startswith(prefix + ".") for prefix in allow):
         raise ConfigError(
             f"{path}._target_={name}: lies outside the packages that may be used ({', '.join(allow)}); "
@@ -184,58 +192,69 @@ def check_node(path: str, node: DictConfig, allow: list[str]) -> None:
     for key in given:
         if key not in accepted and not open_ended:
             raise ConfigError(
-                f"{path}.{key}={given[key]}: no such key{nearest(key, accepted)}; {node['_target_']} takes: {', '.join(accepted) or 'none'}"
+                f"{path}.{key}={shown(given[key])}: no such key{nearest(key, accepted)}; "
+                f"{node['_target_']} takes: {', '.join(accepted) or 'none'}"
             )
     if not own:
         return  # not in our idiom (torch's own classes): they keep their defaults
     for key, annotation in accepted.items():
         if key not in given:
             raise ConfigError(
-                f"{path}.{key}: has no value; {node['_target_']} needs it, so write it into the option's file or say +{path}.{key}=…"
+                f"{path}.{key}: has no value; {node['_target_']} needs it, so write it into the option's file "
+                f"or say +{path}.{key}=…"
             )
         value = OmegaConf.to_container(given[key], resolve=True) if OmegaConf.is_config(given[key]) else given[key]
         if not fits(value, annotation):
-            raise ConfigError(f"{path}.{key}={value}: must be {describe(annotation)}{_hint(value, annotation)}")
+            raise ConfigError(f"{path}.{key}={shown(value)}: must be {describe(annotation)}{_hint(value, annotation)}")
 
 
 def locate(path: str, name: str, allow: list[str]) -> Any:
     """The object of a dotted name, if its true home is allowed too (`torch.os.system` is not torch's)."""
     allowed(path, name, allow)
     module_name, _, attribute = name.rpartition(".")
-    if not module_name:
-        raise ConfigError(f"{path}._target_={name}: must be a dotted path, such as package.module.Name")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if not (module_name == missing or module_name.startswith(missing + ".")):
-            raise ConfigError(
-                f"{path}._target_={name}: {module_name} imports {missing}, which is not installed"
-            ) from error
-        raise ConfigError(
-            f"{path}._target_={name}: there is no module {missing}{_modules_near(missing)}; it is looked for on PYTHONPATH, "
-            "in the current folder, in the --config-dir and in the folder that holds it"
-        ) from error
+            said = f"{module_name} imports {missing}, which is not installed{place(error)}"
+        else:
+            said = (
+                f"there is no module {missing}{_modules_near(missing)}; it is looked for on PYTHONPATH, in the current "
+                "folder, in the --config-dir and in the folder that holds it"
+            )
+        raise ConfigError(f"{path}._target_={name}: {said}") from error
     except SyntaxError as error:
         raise ConfigError(f"{path}._target_={name}: {error.filename}, line {error.lineno}: {error.msg}") from error
-    except ImportError as error:
-        raise ConfigError(f"{path}._target_={name}: importing {module_name} failed: {error}") from error
+    except Exception as error:  # whatever a module may do when it is imported
+        said = f"importing {module_name} failed: {type(error).__name__}: {error}{place(error)}"
+        raise ConfigError(f"{path}._target_={name}: {said}") from error
     if not hasattr(module, attribute):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ConfigError(f"{path}._target_={name}: {module_name} has no {attribute}{nearest(attribute, public)}")
     target = getattr(module, attribute)
     if not callable(target):
         raise ConfigError(f"{path}._target_={name}: is not a function or class")
-    home = getattr(target, "__module__", None) or ""
+    home = getattr(target, "__module__", None) or module_name  # torch's functions in C have none
     if home != module_name:
         allowed(path, f"{home}.{attribute}", allow)
     return target
 
 
+def place(error: BaseException) -> str:
+    """` (file, line n)`, the innermost that is not Python's, torch's or Hydra's own; or nothing."""
+    others = ("/torch/", "/hydra/", "/importlib/", "<frozen")
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(part in f.filename for part in others)]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""
+
+
 def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], bool, bool]:
     """(name -> annotation of what configuration may give, whether the target is in our idiom, whether **kwargs are free)."""
     function = target.__init__ if inspect.isclass(target) else target
-    signature = inspect.signature(target)
+    try:
+        signature = inspect.signature(target)
+    except ValueError:  # of torch's functions in C: nothing can be known
+        return {}, False, True
     try:
         annotations = typing.get_type_hints(function)
     except Exception:  # a name that only a type checker sees: the names of the keys can still be checked
@@ -295,6 +314,17 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, annotation) if isinstance(annotation, type) else True
+
+
+def shown(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{shown(item)}" for key, item in value.items()) + "}"
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 MANY = {int: "whole numbers", float: "numbers", str: "words"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -59,9 +58,8 @@ def place(model: nn.Module, device: torch.device, channels_last: bool, compiled:
     layout = torch.channels_last if channels_last and has_convolutions(model) else torch.preserve_format
     model.to(device, memory_format=layout)
     if compiled:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model.compile()
+        torch._dynamo.config.skip_nnmodule_hook_guards = False  # dropout and its kin are hooks: see them
+        model.compile()
     return model
 
 

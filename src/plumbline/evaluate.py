@@ -1,4 +1,4 @@
-"""`python -m plumbline.evaluate run=<folder>`: opens the sealed test set, once, and writes that down before it looks."""
+"""`python -m plumbline.evaluate run=<folder>`: opens the sealed test set, once, and writes it down before it looks."""
 
 from __future__ import annotations
 
@@ -133,7 +133,8 @@ def open_ledger(directory: Path, cfg: DictConfig, identity: str, again: str | No
 
     Raises ConfigError where any run opened the same data before and no reason is given.
     """
-    from plumbline.record import git_state, now
+    from plumbline.environment import git_state
+    from plumbline.record import now
 
     path = ledger_of(directory, cfg)
     git = git_state()

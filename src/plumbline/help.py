@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from plumbline.config import COMBINED
+from plumbline.mistakes import groups, options
 
 EXAMPLES = """\
 scripts/train                                                    digits with a small network, in seconds
@@ -14,8 +15,8 @@ scripts/train 'regulariser=[dropout,l2]' regulariser.dropout.rate=0.5   groups t
 scripts/train resume=outputs/2026-01-31/12-00-00-run-a1b2c3      go on where a run stopped"""
 
 
-def text(conf: Path, more: list[Path]) -> str:
-    """The help page. conf: our option files; more: the user's --config-dir folders."""
+def text(folders: list[Path]) -> str:
+    """The help page. folders: where option files lie, our conf/ first, then the user's --config-dir folders."""
     parts = [
         "scripts/train [overrides]: train one network, from a configuration to a report.\n",
         "An override is group=option or key=value; values of an option are group.key=value. Groups marked + combine: group=[a,b].",
@@ -23,22 +24,13 @@ def text(conf: Path, more: list[Path]) -> str:
         "Examples\n" + _indent(EXAMPLES),
         "\nGroups",
     ]
-    for group in sorted(
-        {item.name for folder in (conf, *more) if folder.is_dir() for item in folder.iterdir() if item.is_dir()}
-    ):
-        files = [
-            file
-            for folder in (conf, *more)
-            for file in sorted((folder / group).glob("*.yaml"))
-            if not file.stem.startswith("_")
-        ]
-        if not files:
-            continue
+    for group in groups(folders):
+        files = options(group, folders)
+        width = max(map(len, files))
         parts.append(f"  {group}{' +' if group in COMBINED else ''}")
-        width = max(len(file.stem) for file in files)
-        parts += [f"    {file.stem:<{width}}  {first_comment(file)}" for file in files]
+        parts += [f"    {name:<{width}}  {first_comment(file)}" for name, file in files.items()]
     parts.append("\nRoot values")
-    parts.append(_indent(root_values(conf / "train.yaml")))
+    parts.append(_indent(root_values(folders[0] / "train.yaml")))
     parts.append(
         "\nExit status: 0 done, 2 a mistake in the command, 3 diverged, 85 saved and wants to go on, 130 stopped by hand."
     )
@@ -47,7 +39,7 @@ def text(conf: Path, more: list[Path]) -> str:
 
 def first_comment(file: Path) -> str:
     """The sentence an option file opens with."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ")
     return ""

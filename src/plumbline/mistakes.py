@@ -1,101 +1,169 @@
-"""Hydra's and OmegaConf's complaints, said to a person: what, where, what is accepted, the nearest name. No torch here."""
+"""What is wrong with a command line or an option file, said to a person: what, where, what is accepted. No torch here."""
 
 from __future__ import annotations
 
+import argparse
 import re
+import typing
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from plumbline.config import COMBINED, GROUPS, Config, ConfigError, describe, nearest
+from plumbline.config import COMBINED, GROUPS, Config, ConfigError, describe, nearest, shown
 
 COMPOSITION = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+ANYTHING = (*COMPOSITION, ValueError, OSError)  # what Hydra raises of its own, and what reading a file does
 
 
-def refuse_choices(arguments: list[str]) -> None:
-    """A run has exactly one of each plain group; Hydra would fail obscurely on none, and merge two into a third."""
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and key in GROUPS and value in ("null", ""):
-            raise ConfigError(f"{argument}: a run needs one {key}; name an option: {key}=…")
-        if equals and key in GROUPS and value.startswith("["):
-            raise ConfigError(f"{argument}: {key} takes one option, not a list; the groups that combine are {', '.join(COMBINED)}")
+def groups(folders: list[Path]) -> list[str]:
+    """The groups that have options. folders: where option files lie, our conf/ first, then those of --config-dir."""
+    return sorted({item.name for folder in folders for item in folder.glob("*/") if options(item.name, folders)})
+
+
+def options(group: str, folders: list[Path]) -> dict[str, Path]:
+    """Name -> file of a group's options, by name; a later folder's stands before an earlier one's, as Hydra has it."""
+    files = [file for folder in folders for file in (folder / group).glob("[!_]*.yaml") if file.is_file()]
+    return {file.stem: file for file in sorted(files, key=lambda file: file.stem)}
+
+
+# --- before Hydra looks at the words ---------------------------------------------------------------------------------
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line as Hydra reads it: its flags, and `overrides`; they may stand in any order."""
+
+    def refuse(message: str) -> typing.NoReturn:
+        raise ConfigError(f"{message}; accepted are group=option, key=value and what --hydra-help lists")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    return parser.parse_intermixed_args(words)
+
+
+def check_words(overrides: list[str], folders: list[Path]) -> None:
+    """Raise ConfigError on overrides that Hydra would trip over, or would take for what nobody means."""
+    for folder in folders[1:]:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir={folder}: there is no such folder")
+    for override in OverridesParser.create().parse_overrides(overrides):
+        word, key, value = override.input_line, override.key_or_group, override.value()
+        if not key:
+            raise ConfigError(f"{word}: has no key; say key=value")
+        if override.is_delete() or override.is_sweep_override() or not any((f / key).is_dir() for f in folders):
+            continue
+        if key in GROUPS and value in (None, ""):
+            raise ConfigError(f"{word}: a run needs one {key}; name an option: {key}=…")
+        if key in GROUPS and isinstance(value, list):
+            raise ConfigError(
+                f"{word}: {key} takes one option, not a list; the groups that combine are {', '.join(COMBINED)}"
+            )
+        if value in (None, ""):
+            raise ConfigError(f"{word}: name an option, or leave it out; none of a group that combines is []")
+        if not isinstance(value, str | list | dict):
+            raise ConfigError(_unknown_option(key, str(value), folders))
+
+
+def check_choices(choices: Mapping[str, object]) -> None:
+    """Raise ConfigError unless an option file left each plain group with exactly one option; Hydra merges several."""
+    for group in GROUPS:
+        if not isinstance(choices.get(group), str):
+            raise ConfigError(
+                f"{group}: a run needs one {group}, no more; say {group}=…, in a file `override /{group}: …`"
+            )
+
+
+# --- what Hydra, OmegaConf and YAML complain of ----------------------------------------------------------------------
 
 
 def explain(error: Exception, folders: list[Path]) -> str:
-    """One message for a mistake that composition saw. folders: where option files lie, our conf/ first."""
+    """One message for a mistake that composition saw."""
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, MissingConfigException):
-        return _no_option(error, folders)
+        group, _, name = (error.missing_cfg_file or _found(r"'([^']+/[^']+)'\.?\n", str(error)) or "").rpartition("/")
+        return _plain(error) if group.startswith("hydra") or not group else _unknown_option(group, name, folders)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as key=value ({_first(error)}); quote what the shell or Hydra takes for its own: 'key=\"…\"'"
+        quoted = "quote what the shell or Hydra takes for its own: 'key=\"…\"'"
+        return f"{error.override}: cannot be read as key=value ({_plain(error)}); {quoted}"
+    if isinstance(error, UnicodeDecodeError):
+        files = [file for folder in folders for file in folder.rglob("*.yaml") if error.object in file.read_bytes()]
+        line = error.object.count(b"\n", 0, error.start) + 1
+        return f"{files[0] if files else 'an option file'}: is not UTF-8: {error.reason} in line {line}"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}; runs go where outputs=… says"
     if isinstance(error, yaml.YAMLError):
         return " ".join(str(error).split())
+    return _of_a_key(error, folders)
+
+
+def _of_a_key(error: Exception, folders: list[Path]) -> str:
+    """The message on a key that does not exist, or whose value does not fit."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     text = f"{error}\n{cause}"
-    where = re.search(r"In '([^']+)'", text)
-    place = f" (in {_file(where[1], folders)})" if where else ""
-    key = (
-        getattr(cause, "full_key", None)
-        or _found(r"full_key: (\S+)", text)
-        or _found(r"override '?([^\s'=]+)", text)
-        or ""
-    )
-    if "Ambiguous value" in text:
-        given = _found("argument '([^\n]+)'", text)
-        return f"{given}: several values are a search: put -m in front of the overrides; a list is written {key or 'key'}=[…]"
-    if re.search(r"not in '?(struct|Config)|is not in struct", text):
-        return _no_key(key, cause, place)
-    if "Interpolation" in type(cause).__name__:
-        return f"{key}{place}: {_first(cause)}"
-    if annotation := Config.__annotations__.get(key):
-        value = _found(r"Value '([^\n]*)' of type", text)
-        given = "null" if "not Optional" in text else value
-        return f"{key}{'' if given is None else '=' + given}{place}: must be {_words(key, annotation)}"
-    return f"{key + ': ' if key else ''}{_first(cause)}{place}"
+    key = getattr(cause, "full_key", None) or _found(r"full_key: (\S+)", text) or ""
+    file = _file(_found(r"In '([^']+)'", text), folders)
+    subject = _found(r"(?:use \+|merging override )(.+)", text) or _written(key, file, cause)
+    if given := _found(r"Ambiguous value for argument '([^\n]+)'", text):
+        return f"{given}: several values are a search: put -m in front; a list is written {given.partition('=')[0]}=[…]"
+    if twice := re.search(r"Multiple values for \S+ To override a value use 'override (\S+): (\S+)'", text):
+        group, name = twice.groups()
+        return f"{group}={name}: {group} is chosen already; say {group}={name} without a +, in a file `override /{group}: {name}`"
+    if group := _found(r"Could not override '([^']+)'\. No match in the defaults list", text):
+        known = groups(folders)
+        return f"{file}: override /{group}: there is no such group{nearest(group, known)}; groups: {', '.join(known)}"
+    if re.search(r"not in '|is not in struct", text):
+        return _no_key(subject, key, cause, file)
+    annotation = typing.get_type_hints(Config).get(key)
+    if annotation is not None and "Interpolation" not in type(cause).__name__:
+        return f"{subject}: must be {describe(annotation)}"
+    return f"{subject}: {_plain(cause)}" if subject else _plain(cause)
 
 
-def _no_option(error: MissingConfigException, folders: list[Path]) -> str:
-    group, _, name = (error.missing_cfg_file or _found(r"'([^']+/[^']+)'\.?\n", str(error)) or "").rpartition("/")
-    options = sorted(
-        {file.stem for folder in folders for file in (folder / group).glob("*.yaml") if not file.stem.startswith("_")}
-    )
-    if not group:
-        return f"--config-name {name}: there is no such file{nearest(name, options)}"
-    if not options and not any((folder / group).is_dir() for folder in folders):
-        groups = sorted(
-            {item.name for folder in folders if folder.is_dir() for item in folder.iterdir() if item.is_dir()}
-        )
-        return f"{group}={name}: there is no group {group}{nearest(group, groups)}; groups: {', '.join(groups)}"
-    written = f"[{name}]" if group in COMBINED else name
-    return f"{group}={written}: there is no such option{nearest(name, options)}; {group} has: {', '.join(options)}"
-
-
-def _no_key(key: str, cause: Exception, place: str) -> str:
-    parent = getattr(cause, "parent_node", None)
+def _no_key(subject: str, key: str, cause: Exception, file: Path | None) -> str:
     above, _, last = key.rpartition(".")
-    known = [str(item) for item in parent] if OmegaConf.is_dict(parent) else list(Config.__annotations__)
-    known = [name for name in known if name not in ("hydra", "_target_")]
+    if file is not None and key == file.parent.name:
+        return f"{file}: must open with `# @package _global_`, so that its keys are the run's own"
     if above in COMBINED:
-        return f"{key}{place}: is not chosen, so it has no options; say {above}=[{last}] too"
-    return f"{key}{place}: there is no such key{nearest(last, known)}; {above or 'a run'} has: {', '.join(known)}"
+        return f"{subject}: {last} is not chosen, so it has no options; say {above}=[{last}] too"
+    parent = getattr(cause, "parent_node", None)
+    known = [str(name) for name in parent] if OmegaConf.is_dict(parent) else list(Config.__annotations__)
+    known = [name for name in known if name not in ("hydra", "_target_")]
+    if above.startswith("hydra") and not OmegaConf.is_dict(parent):
+        return f"{subject}: Hydra has no such key; --cfg hydra shows those it has"
+    others = nearest(last, known) or f"; {above or 'a run'} has: {', '.join(known)}"
+    return f"{subject}: there is no such key{others}"
 
 
-def _words(key: str, annotation: object) -> str:
-    import typing
+def _unknown_option(group: str, name: str, folders: list[Path]) -> str:
+    known = list(options(group, folders))
+    if not any((folder / group).is_dir() for folder in folders):
+        return f"{group}={name}: there is no group {group}{nearest(group, groups(folders))}; groups: {', '.join(groups(folders))}"
+    written = f"[{name}]" if group in COMBINED else name
+    return f"{group}={written}: there is no such option{nearest(name, known)}; {group} has: {', '.join(known) or 'none yet'}"
 
-    return describe(typing.get_type_hints(Config)[key])
+
+def _written(key: str, file: Path | None, cause: Exception) -> str:
+    """A key with its value and its file, as far as they can be told."""
+    if file is None:
+        parent = getattr(cause, "parent_node", None)
+        raw = OmegaConf.to_container(parent, resolve=False) if OmegaConf.is_dict(parent) else {}
+        return f"{key}={shown(raw[cause.key])}" if raw and cause.key in raw else key
+    value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return f"{key}={shown(value)} (in {file})" if key else str(file)
 
 
-def _file(option: str, folders: list[Path]) -> str:
-    for folder in reversed(folders):
-        if (folder / f"{option}.yaml").exists():
-            return f"{folder.name}/{option}.yaml"
-    return option
+def _file(option: str | None, folders: list[Path]) -> Path | None:
+    """The file of an option such as model/mlp; a later folder's stands before an earlier one's."""
+    files = [folder / f"{option}.yaml" for folder in reversed(folders)]
+    return next((file for file in files if file.exists()), None)
 
 
 def _found(pattern: str, text: str) -> str | None:
@@ -103,5 +171,12 @@ def _found(pattern: str, text: str) -> str | None:
     return match[1] if match else None
 
 
-def _first(error: object) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
+def _plain(error: object) -> str:
+    """A complaint on one line, without the name of the file it opens with and what it ends with for programmers."""
+    lines = re.sub(r"^In '.*: \w+ raised while composing config:\n", "", str(error)).strip().splitlines()
+    kept = [
+        line.strip()
+        for line in lines
+        if not re.match(r"\s*(full_key|object_type|reference_type|See https|\^|Config search path|provider)", line)
+    ]
+    return " ".join(kept) or type(error).__name__

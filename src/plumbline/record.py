@@ -7,7 +7,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -16,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from plumbline.config import Config, ConfigError
+from plumbline.environment import command, environment, git_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,10 +90,12 @@ class Record:
         write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
         self.run = {
-            "status": "running", "name": cfg.name, "question": cfg.question, "command": command(overrides), "started": now(),
-            "heartbeat": now(), "process": _process(), "finished": None, "seconds": 0.0, "seed": cfg.seed, "objective": None,
+            "status": "running", "name": cfg.name, "question": cfg.question, "command": command(overrides),
+            "started": now(), "heartbeat": now(), "process": _process(), "finished": None, "seconds": 0.0,
+            "seed": cfg.seed, "objective": None,
             "direction": None, "best": None, "baseline": None, "interval": None, "parameters": None, "data": None,
-            "environment": environment(), "git": git_state(), "restarts": 0, "findings": [], "trackers": {}, "test": None, "error": None,
+            "environment": environment(), "git": git_state(), "restarts": 0, "findings": [], "trackers": {},
+            "test": None, "error": None,
         }  # fmt: skip
         self.note()
 
@@ -126,7 +129,8 @@ class Record:
         earlier = self.run["data"]
         if earlier and earlier["fingerprint"] != fingerprint:
             raise ConfigError(
-                f"resume={self.directory}: the data have changed since it began ({earlier['fingerprint']} then, {fingerprint} now); start a new run"
+                f"resume={self.directory}: the data have changed since it began "
+                f"({earlier['fingerprint']} then, {fingerprint} now); start a new run"
             )
         self.note(
             data={
@@ -197,13 +201,13 @@ def close(directory: Path, status: str, error: str | None = None) -> None:
 
 
 def read_config(asked: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path]:
-    """The configuration and folder of the run that `resume` names. What it may use is what is allowed today, not what it says."""
+    """The configuration and folder of the run that `resume` names; what it may use is what is allowed today."""
     directory = Path(asked.resume)
     given = [override.lstrip("+~").partition("=")[0] for override in overrides]
     if surplus := [key for key in given if key not in MAY_CHANGE]:
         raise ConfigError(
-            f"resume={asked.resume}: goes on with that run's own configuration, so {', '.join(surplus)} cannot be given too; "
-            f"only {', '.join(MAY_CHANGE[1:])} may be, or start a new run"
+            f"resume={asked.resume}: goes on with that run's own configuration, so {', '.join(surplus)} cannot be "
+            f"given too; only {', '.join(MAY_CHANGE[1:])} may be, or start a new run"
         )
     saved = saved_config(directory, "resume", list(asked.allow))
     for key in given:
@@ -213,16 +217,14 @@ def read_config(asked: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pa
 
 
 def saved_config(directory: Path, word: str, allow: list[str]) -> DictConfig:
-    """config.yaml of a run's folder, typed by today's schema, with today's `allow`: what is read back never widens it."""
+    """config.yaml of a run's folder, typed by today's schema; `allow` is today's: what is read back never widens it."""
     path = directory / "config.yaml"
     if not path.is_file():
-        near = [item.name for item in directory.parent.glob("*/config.yaml")] if directory.parent.is_dir() else []
-        raise ConfigError(
-            f"{word}={directory}: is not the folder of a run: there is no {path.name} in it{'' if near or directory.is_dir() else ', and no such folder'}"
-        )
+        there = "there is no config.yaml in it" if directory.is_dir() else "there is no such folder"
+        raise ConfigError(f"{word}={directory}: is not the folder of a run: {there}")
     try:
         saved = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError(
             f"{word}={directory}: its config.yaml is not of this version: {str(error).splitlines()[0]}"
         ) from error
@@ -256,62 +258,6 @@ def now() -> str:
 
 def _process() -> dict[str, Any]:
     return {"id": os.getpid(), "host": platform.node()}
-
-
-def command(overrides: list[str]) -> str:
-    """The command line that makes this run again."""
-    import shlex
-
-    return shlex.join(["scripts/train", *overrides])
-
-
-def environment() -> dict[str, Any]:
-    """What the numbers may depend on beside the configuration."""
-    from importlib.metadata import version
-
-    import torch
-
-    packages = ("numpy", "scikit-learn", "torchvision", "hydra-core", "omegaconf", "optuna", "wandb")
-    facts: dict[str, Any] = {
-        "python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform(), "host": platform.node(),
-        "cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "packages": {name: version(name) for name in packages},
-    }  # fmt: skip
-    if torch.cuda.is_available():
-        facts["gpu"], facts["cuda"] = torch.cuda.get_device_name(), torch.version.cuda
-    facts |= {key: value for key, value in os.environ.items() if key.startswith("SLURM_JOB")}
-    return facts
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit, branch and, of a dirty tree, the diff of the code this run is made of; None outside a repository."""
-
-    def git(*words: str) -> str:
-        here = Path(__file__).resolve().parent
-        return subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10, errors="replace"
-        ).stdout
-
-    try:
-        top = git("rev-parse", "--show-toplevel").strip()
-        changed = git("-C", top, "status", "--porcelain").strip()
-        diff = git("-C", top, "diff", "HEAD") if changed else ""
-        return {
-            "commit": git("rev-parse", "HEAD").strip(),
-            "dirty": bool(changed),
-            "changed": changed.splitlines(),
-            "diff": diff[:1_000_000],
-        }
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 class Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from plumbline.state import NotSaved, State
 from plumbline.trackers import Trackers
 
 END = object()
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Left(Exception):
@@ -138,9 +140,12 @@ def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str]) -> in
             close(directory, "diverged", str(error))
             print(f"diverged: {error}\nreport: {directory / 'report.html'}", file=sys.stderr)
             return DIVERGED
-        except NotSaved as error:
+        except OSError as error:
+            if not isinstance(error, NotSaved) and error.errno not in FULL:
+                close(directory, "failed", f"{type(error).__name__}: {error}")
+                raise
             close(directory, "failed", str(error))
-            print(f"plumbline: {error}\n{go_on}", file=sys.stderr)
+            print(f"plumbline: {error}; make room, then {go_on}", file=sys.stderr)
             return BUG
         except ConfigError as error:
             close(directory, "failed", str(error))

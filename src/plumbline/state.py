@@ -143,7 +143,7 @@ def write(content: dict[str, Any], path: Path, keep: bool = False) -> None:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's own writer turns a full disk into a RuntimeError
         raise NotSaved(
-            f"{path}: the checkpoint could not be written ({_reason(error)}); free some space, or move outputs=… elsewhere; the one before it is intact"
+            f"{path}: could not be written ({_reason(error)}); the checkpoint before it is intact"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -19,36 +19,41 @@ DONE, BUG, MISTAKE, DIVERGED, CHECK_FAILED, TO_BE_CONTINUED, BY_HAND = 0, 1, 2, 
 
 def main() -> int:
     """Run one command line; return its exit status (0 done, 2 a mistake of the user's, 3 diverged, 85 saved, …)."""
-    arguments = flags_first(sys.argv[1:])
-    sys.argv[1:] = arguments
-    if {"--help", "-h"} & set(arguments):
+    words = sys.argv[1:]
+    folders = [CONF, *config_dirs(words)]
+    if {"--help", "-h"} & set(words):
         from plumbline.help import text
 
-        print(text(CONF, config_dirs(arguments)))
+        print(text(folders))
         return DONE
-    sys.path[1:1] = [entry for entry in code_folders(arguments) if entry not in sys.path]
+    sys.path[1:1] = [entry for entry in code_folders(words) if entry not in sys.path]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises, and we say it
     config.register()
-    jobs: list[tuple[DictConfig, Path, list[str]]] = []
+    jobs: list[tuple[DictConfig, DictConfig]] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
     def compose(cfg: DictConfig) -> None:  # only that: what is raised in here, Hydra comments on
-        overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-        jobs.append((cfg, Path(HydraConfig.get().runtime.output_dir), overrides))
+        jobs.append((cfg, HydraConfig.get()))
 
     status = DONE
     try:
-        mistakes.refuse_choices(arguments)
-        compose()
-        for cfg, directory, overrides in jobs:
-            status = max(status, start(cfg, directory, overrides))
+        overrides = mistakes.parse(words).overrides
+        mistakes.check_words(overrides, folders)
+        sys.argv[1:] = overrides + [word for word in words if word not in overrides]  # Hydra wants them in a row
+        try:
+            compose()
+        except mistakes.ANYTHING as error:
+            raise config.ConfigError(mistakes.explain(error, folders)) from error
+        for cfg, known in jobs:
+            mistakes.check_choices(known.runtime.choices)
+            overrides = OmegaConf.to_container(known.overrides.task, resolve=False)
+            status = max(status, start(cfg, Path(known.runtime.output_dir), overrides))
     except mistakes.COMPOSITION as error:
-        print(f"plumbline: {mistakes.explain(error, [CONF, *config_dirs(arguments)])}", file=sys.stderr)
+        print(f"plumbline: {mistakes.explain(error, folders)}", file=sys.stderr)
         status = MISTAKE
     finally:
-        for _, directory, _ in jobs:
-            if directory.is_dir() and not any(directory.iterdir()):
-                directory.rmdir()  # a mistake, or a run that goes on elsewhere: no empty folder stays behind
+        for _, known in jobs:
+            remove_empty(Path(known.runtime.output_dir))
     return status
 
 
@@ -58,21 +63,23 @@ def start(cfg: DictConfig, directory: Path, overrides: list[str]) -> int:
         from plumbline.record import read_config
 
         cfg, directory = read_config(cfg, overrides)
+    elif directory == Path.cwd() or (directory / "run.json").exists():
+        what = (
+            "the current folder" if directory == Path.cwd() else "the folder of another run, to go on with by resume=…"
+        )
+        raise config.ConfigError(f"hydra.run.dir={directory}: is {what}; a new run has a folder of its own")
     config.check_values(cfg)
     from plumbline.run import run_to_the_end
 
     return run_to_the_end(cfg, directory, overrides)
 
 
-def flags_first(arguments: list[str]) -> list[str]:
-    """The same words with the flags in front: Hydra's parser takes none between overrides."""
-    takes_value = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p")
-    flags, overrides, rest = [], [], iter(arguments)
-    for word in rest:
-        (flags if word.startswith("-") else overrides).append(word)
-        if word in takes_value:
-            flags += [value for value in [next(rest, None)] if value is not None]
-    return flags + overrides
+def remove_empty(directory: Path) -> None:
+    """Remove the folder that Hydra made for a run that did not come to be, and those around it that it left empty."""
+    for folder in (directory, *directory.parents):
+        if not folder.is_dir() or any(folder.iterdir()) or folder == Path.cwd():
+            break
+        folder.rmdir()
 
 
 def config_dirs(arguments: list[str]) -> list[Path]:

@@ -36,11 +36,11 @@ class Arrays:
 
     def take(self, rows: np.ndarray) -> Arrays:
         """Those rows: a copy, so that the rest can be freed."""
-        groups = None if self.groups is None else np.asarray(self.groups)[rows]
+        groups = None if self.groups is None else self.groups[rows]
         return Arrays(self.x[rows], self.y[rows], self.names()[rows], groups)
 
     def names(self) -> np.ndarray:
-        return np.arange(len(self.x)) if self.ids is None else np.asarray(self.ids)
+        return np.arange(len(self.x)) if self.ids is None else self.ids
 
     def fingerprint(self) -> str:
         return fingerprint(self.x, self.y, self.names())
@@ -157,7 +157,9 @@ def _columns(y: np.ndarray) -> np.ndarray:
 
 def checked(spec: Spec, arrays: Arrays, where: str) -> Arrays:
     """The arrays, if they are what the spec says; else a ConfigError that shows both."""
-    arrays.x, arrays.y = np.asarray(arrays.x), np.asarray(arrays.y)
+    for name in ("x", "y", "ids", "groups", "marks"):  # lists and tensors serve, too
+        part = getattr(arrays, name)
+        setattr(arrays, name, None if part is None else np.asarray(part))
     if arrays.x.shape[1:] != spec.shape:
         raise ConfigError(f"{where}: x is {arrays.x.shape}, but its spec says (N, {', '.join(map(str, spec.shape))})")
     for name in ("y", "ids", "groups", "marks"):

@@ -98,17 +98,20 @@ def split_indices(
         raise ConfigError(f"data.split=predefined: {NO_MARKS}")
     dealer = _Dealer(_strata(y, classes), None if kind == "stratified" else groups, kind, options["split_seed"])
     rest, val, test = np.arange(len(y)), np.arange(0), np.arange(0)
+    folds: list[np.ndarray] = []
     if kind == "predefined":
         rest, val, test = _marked(marks, carved)
     elif carved:
         test, rest = dealer.carve(rest, round(options["test_fraction"] * len(y)), purpose=0)
     if kind == "kfold":
-        val = dealer.folds(rest, options["folds"], purpose=1)[options["fold"]]
+        folds = dealer.folds(rest, options["folds"], purpose=1)
+        val = folds[options["fold"]]
     elif not len(val):  # marks may leave the choice of val to us: a share of what is not test, as for own test sets
         whole = len(rest) if kind == "predefined" else len(y)
         val, _ = dealer.carve(rest, round(options["val_fraction"] * whole), purpose=1)
     parts = {"train": np.setdiff1d(rest, val), "val": val} | ({"test": test} if carved else {})
-    _check_parts(y, parts, classes if kind in ("stratified", "kfold") and dealer.groups is None else (), kind)
+    promised = classes if kind in ("stratified", "kfold") and dealer.groups is None else ()
+    _check_parts(y, parts | {f"fold {number}": fold for number, fold in enumerate(folds)}, promised, kind)
     if options["subset"] is not None:
         few = {name: dealer.pick(parts[name], options["subset"], purpose=2) for name in ("train", "val")}
         present = len(np.unique(y[parts["train"]]))
@@ -212,5 +215,5 @@ def _check_parts(y: np.ndarray, parts: dict[str, np.ndarray], classes: Sequence[
             count = int((y == label).sum())
             raise ConfigError(
                 f"data.split={kind}: class {classes[label]!r} has {count} sample{'s' * (count != 1)}, too few for "
-                f"each of {', '.join(parts)} to have one ({name} has none); add some, leave it out, or change {cure}"
+                f"each part to have one: {name} has none; add some, leave the class out, or change {cure}"
             )

@@ -95,6 +95,7 @@ def learning_rate(folder: Folder) -> Figure | None:
     if not ends:
         return None
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     _name_ends(axes, ends)
     return figure
 
@@ -290,9 +291,9 @@ def _baseline(axes: Axes, folder: Folder, key: str) -> None:
     style = {"fontsize": 10, "color": MUTED, "ha": "right"}
     if low - (high - low) <= value <= high + (high - low):
         axes.axhline(value, color=MUTED, linewidth=1.2, linestyle="--")
-        axes.annotate(
-            text, (1, value), (-2, 4), xycoords=("axes fraction", "data"), textcoords="offset points", **style
-        )
+        above = value < sum(axes.get_ylim()) / 2  # the text, on the side where there is room
+        style |= {"xytext": (-2, 4 if above else -4), "va": "bottom" if above else "top", "textcoords": "offset points"}
+        axes.annotate(text, (1, value), xycoords=("axes fraction", "data"), **style)
     else:
         axes.text(0.98, 0.04, f"{text} {'below' if value < low else 'above'}", transform=axes.transAxes, **style)
 
@@ -338,7 +339,8 @@ def _scatter(folder: Folder, title: str, pair: Any, x: str, height: float) -> Fi
         _bare(axes, title if found[0].shape[1] == 1 else f"{title}, target {column + 1} of {found[0].shape[1]}", x)
         axes.scatter(across, up, s=11, alpha=0.6, color=TRAIN, linewidth=0, rasterized=len(up) > 1500)
         if x == "true":
-            axes.axline((across.mean(), across.mean()), slope=1, color=MUTED, linewidth=1.2, linestyle="--")
+            ends = min(across.min(), up.min()), max(across.max(), up.max())
+            axes.plot(ends, ends, color=MUTED, linewidth=1.2, linestyle="--")
         else:
             axes.axhline(0, color=MUTED, linewidth=1.2, linestyle="--")
     return figure

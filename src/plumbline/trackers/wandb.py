@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import netrc
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 
 class Wandb:
@@ -33,7 +38,7 @@ class Wandb:
     def finish(self, run: dict[str, Any], figures: dict[str, Any]) -> None:
         import wandb
 
-        self.run.log({f"figures/{name}": wandb.Image(figure) for name, figure in figures.items()})
+        self.run.log({f"figures/{name}": wandb.Image(picture(figure)) for name, figure in figures.items()})
         self.run.summary.update(
             {
                 "status": run["status"],
@@ -45,6 +50,15 @@ class Wandb:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def picture(figure: Figure) -> Image:
+    """A figure as pixels: W&B's own way would need pyplot and its global state."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return Image.open(buffer)
 
 
 def logged_in() -> bool:

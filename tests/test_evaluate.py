@@ -1,0 +1,104 @@
+"""The sealed test set: opened by one command, once, and written down before it is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, noted
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path):
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200"}
+        line = [sys.executable, "-m", "plumbline.evaluate", *words]
+        return subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    return command
+
+
+def ledger(tmp_path: Path) -> list[dict]:
+    path = tmp_path / "test_ledger.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_the_first_opening_is_free_and_the_second_wants_a_reason_whatever_run_asks(
+    run, evaluate, tmp_path: Path
+) -> None:
+    for name, more in (("a", []), ("b", ["seed=1", "data.split_seed=5"])):
+        run("epochs=2", *more, folder=name)
+    assert ledger(tmp_path) == []
+
+    first = evaluate("run=a")
+    assert first.returncode == 0, first.stderr
+    test = noted(tmp_path / "a")["test"]
+    kept = np.load(tmp_path / "a" / "test_predictions.npz")
+    accuracy = (kept["outputs"].argmax(1) == kept["targets"]).mean()
+    assert test["metrics"]["accuracy"]["value"] == pytest.approx(accuracy, abs=1e-9)
+    assert test["metrics"]["accuracy"]["low"] <= accuracy <= test["metrics"]["accuracy"]["high"]
+    assert (test["openings"], test["samples"]) == (1, len(kept["ids"]))
+    assert f"{accuracy:.4f}" in first.stdout
+    validation = np.load(tmp_path / "a" / "predictions.npz")["ids"]
+    assert set(kept["ids"]) & set(validation) == set()
+
+    second = evaluate("run=b")  # another run and another split of the same data
+    assert second.returncode == 2
+    assert "opened once before" in second.stderr
+    assert "again=" in second.stderr
+    assert len(ledger(tmp_path)) == 1
+    assert noted(tmp_path / "b")["test"] is None
+
+    third = evaluate("run=b", "again=a reviewer asked")
+    assert third.returncode == 0, third.stderr
+    assert [(line["opening"], line["again"]) for line in ledger(tmp_path)] == [(1, None), (2, "a reviewer asked")]
+    assert noted(tmp_path / "b")["test"]["openings"] == 2
+    assert "a reviewer asked" in (tmp_path / "b" / "report.html").read_text()
+
+
+def test_other_data_have_a_seal_of_their_own(run, evaluate, tmp_path: Path) -> None:
+    run("epochs=1", folder="a")
+    run("data=iris", "epochs=1", folder="b")
+    assert [evaluate("run=a").returncode, evaluate("run=b").returncode] == [0, 0]
+    assert [line["opening"] for line in ledger(tmp_path)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run=nowhere"], "is not the folder of a run"),
+        (["rnu=a"], "did you mean 'run'"),
+        (["run=a", "again"], "again"),
+        ([], "evaluate run="),
+    ],
+)
+def test_a_mistake_opens_nothing_and_is_one_message(words: list[str], said: str, evaluate, tmp_path: Path) -> None:
+    done = evaluate(*words)
+    assert done.returncode == 2
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert ledger(tmp_path) == []
+
+
+def test_a_run_without_best_weights_opens_nothing(run, evaluate, tmp_path: Path) -> None:
+    _, folder = run("optimiser=sgd", "optimiser.lr=1e9", "epochs=1")
+    done = evaluate(f"run={folder}")
+    assert done.returncode == 2
+    assert "diverged" in done.stderr
+    assert ledger(tmp_path) == []
+
+
+def test_a_configuration_that_is_read_back_cannot_widen_what_is_allowed(run, evaluate, train, tmp_path: Path) -> None:
+    _, folder = run("epochs=1")
+    text = (folder / "config.yaml").read_text()
+    evil = text.replace("plumbline.models.mlp.MLP", "os.system").replace("allow:\n", "allow:\n- os\n")
+    assert evil.count("os") > text.count("os")
+    (folder / "config.yaml").write_text(evil)
+    for done in (evaluate(f"run={folder}"), train(f"resume={folder}")):
+        assert done.returncode == 2
+        assert "os.system: lies outside the packages" in done.stderr

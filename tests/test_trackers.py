@@ -1,0 +1,114 @@
+"""Mirrors of the record: complete when they work, and no harm when they do not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import noted, records
+
+from plumbline.trackers.wandb import logged_in
+
+QUICK = ["data.subset=200", "epochs=3"]
+
+
+def test_tensorboard_has_every_scalar_of_every_epoch_and_the_figures(run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, folder = run(*QUICK, "tracker=[tensorboard]")
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0}).Reload()
+    for record in records(folder):
+        for name, value in record.items():
+            seen = {event.step: event.value for event in events.Scalars(name)}
+            assert seen[record["epoch"]] == pytest.approx(value, rel=1e-5, abs=1e-7)
+    assert len(events.Tags()["images"]) >= 3
+    assert any("hparams" in tag for tag in events.Tags().get("plugins", {})) or events.summary_metadata
+
+
+def test_wandb_works_offline_under_an_identity_that_is_the_folders(run, train, tmp_path: Path) -> None:
+    _, folder = run(*QUICK, "tracker=[wandb]")
+    first = noted(folder)["trackers"]["wandb"]
+    assert [item.name.rpartition("-")[2] for item in (folder / "wandb").glob("offline-run-*")] == [first]
+    assert train(f"resume={folder}").returncode == 0
+    assert noted(folder)["trackers"]["wandb"] == first
+    assert {item.name.rpartition("-")[2] for item in (folder / "wandb").glob("offline-run-*")} == {first}
+
+
+def test_a_tracker_that_fails_is_named_and_the_run_goes_on_to_the_same_numbers(
+    run, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    from plumbline.trackers.tensorboard import TensorBoard
+
+    _, plain = run(*QUICK, folder="plain")
+    logged = []
+
+    def fail(self: TensorBoard, record: dict[str, float]) -> None:
+        logged.append(record)
+        raise ConnectionError("the network is gone")
+
+    monkeypatch.setattr(TensorBoard, "log", fail)
+    status, folder = run(*QUICK, "tracker=[tensorboard]", folder="failing")
+    assert status == 0
+    assert len(logged) == 1
+    assert "ConnectionError: the network is gone" in noted(folder)["trackers"]["tensorboard"]
+    assert "tracker tensorboard failed" in capsys.readouterr().out
+    assert records(folder) == records(plain)
+
+
+def test_a_tracker_that_cannot_even_start_is_named_and_the_run_goes_on(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    def refuse(**options: object) -> None:
+        raise wandb.errors.CommError("quota exceeded")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    status, folder = run(*QUICK, "tracker=[wandb]")
+    assert status == 0
+    assert "quota exceeded" in noted(folder)["trackers"]["wandb"]
+
+
+def test_only_a_key_makes_wandb_go_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    assert not logged_in()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password 0123\n")
+    assert logged_in()
+    (tmp_path / "netrc").unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "0123")
+    assert logged_in()
+
+
+def test_the_summary_of_wandb_is_the_records(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    seen: dict[str, object] = {"logged": []}
+
+    class Fake:
+        summary: dict[str, object] = {}
+
+        def log(self, values: dict[str, object], step: int | None = None) -> None:
+            seen["logged"].append((step, values))
+
+        def finish(self) -> None:
+            seen["finished"] = True
+
+    def init(**options: object) -> Fake:
+        seen["options"] = options
+        return Fake()
+
+    monkeypatch.setattr(wandb, "init", init)
+    _, folder = run(*QUICK, "tracker=[wandb]", "tracker.wandb.project=mine", "tracker.wandb.mode=offline")
+    found = noted(folder)
+    steps = [step for step, values in seen["logged"] if "val/loss" in values]
+    assert steps == [1, 2, 3]
+    assert (seen["options"]["project"], seen["options"]["resume"], seen["options"]["mode"]) == (
+        "mine",
+        "allow",
+        "offline",
+    )
+    assert seen["options"]["config"]["model"]["hidden"] == [128, 64]
+    assert json.loads(json.dumps(Fake.summary["best"])) == found["best"]
+    assert any(key.startswith("figures/") for _, values in seen["logged"] for key in values)
+    assert seen["finished"] is True
