@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -81,7 +82,10 @@ def build(node: DictConfig) -> Callable[..., Any]:
     """The node's `_target_` with its keywords bound; runtime objects go in positionally: `build(cfg.model)(spec)`."""
     from hydra.utils import instantiate
 
-    return instantiate(node, _partial_=True, _convert_="all")
+    bound = instantiate(node, _partial_=True, _convert_="all")
+    return partial(
+        bound.func, *bound.args, **bound.keywords
+    )  # Hydra's own examines itself anew at each call, for 0.2 ms
 
 
 # --- what may stand in a configuration -------------------------------------------------------------------------------
@@ -130,7 +134,7 @@ def check_values(cfg: DictConfig) -> None:
     if not cfg.outputs:
         raise ConfigError("outputs=: is where runs go: not empty; the current folder is outputs=.")
     for path, node in nodes(cfg):
-        allowed(path, str(node["_target_"]), cfg.allow)
+        allowed(path, shown(node["_target_"]), cfg.allow)
 
 
 def check_config(cfg: DictConfig) -> None:
@@ -168,20 +172,25 @@ def _targets(path: str, node: Any) -> Iterator[tuple[str, DictConfig]]:
             yield from _targets(f"{path}[{index}]", item)
 
 
-def allowed(path: str, name: str, allow: list[str]) -> None:
-    """Raise ConfigError unless the dotted name lies in an allowed package. Nothing is imported before that."""
+def allowed(path: str, name: str, allow: list[str], home: str | None = None) -> None:
+    """Raise ConfigError unless the dotted name, or the module it is at home in, lies in an allowed package.
+
+    Nothing is imported before that.
+    """
     if "." not in name or not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(f"{path}._target_={name}: must be a dotted path, such as package.module.Name")
-    if not any(name == prefix or name.startswith(prefix + ".") for prefix in allow):
+    where = home or name
+    if not any(where == prefix or where.startswith(prefix + ".") for prefix in allow):
         raise ConfigError(
-            f"{path}._target_={name}: lies outside the packages that may be used ({', '.join(allow)}); "
-            f"if you trust it, say 'allow=[{','.join([*allow, name.partition('.')[0]])}]' or add it to allow in conf/train.yaml"
+            f"{path}._target_={name}: {f'is borrowed from {home}, which ' if home else ''}lies outside the packages that may "
+            f"be used ({', '.join(allow)}); if you trust it, say 'allow=[{','.join([*allow, where.partition('.')[0]])}]' "
+            "or add it to allow in conf/train.yaml"
         )
 
 
 def check_node(path: str, node: DictConfig, allow: list[str]) -> None:
     """Raise ConfigError unless the node's keys are its target's: equal for keyword-only ones, known for the others."""
-    target = locate(path, str(node["_target_"]), allow)
+    target = locate(path, shown(node["_target_"]), allow)
     given = {str(key): None if OmegaConf.is_missing(node, key) else node[key] for key in node if key != "_target_"}
     for key in given:
         if key.startswith("_") and key.endswith("_"):
@@ -235,15 +244,15 @@ def locate(path: str, name: str, allow: list[str]) -> Any:
     target = getattr(module, attribute)
     if not callable(target):
         raise ConfigError(f"{path}._target_={name}: is not a function or class")
-    home = getattr(target, "__module__", None) or module_name  # torch's functions in C have none
+    home = getattr(target, "__module__", None) or module_name
     if home != module_name:
-        allowed(path, f"{home}.{attribute}", allow)
+        allowed(path, name, allow, home)
     return target
 
 
 def place(error: BaseException) -> str:
-    """` (file, line n)`, the innermost that is not Python's, torch's or Hydra's own; or nothing."""
-    others = ("/torch/", "/hydra/", "/importlib/", "<frozen")
+    """` (file, line n)`, the innermost that is not Python's own or an installed package's; or nothing."""
+    others = ("/site-packages/", "/importlib/", "<frozen")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(part in f.filename for part in others)]
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""
 
@@ -346,6 +355,7 @@ def describe(annotation: Any) -> str:
         bool: "true or false",
         type(None): "null",
         dict: "a mapping",
+        list: "a list",
     }
     return words.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from plumbline.config import ConfigError
 
-LITTLE = 30_000_000  # multiply-adds of a batch that one thread does as fast as two
+LITTLE = 4_000_000  # multiply-adds of a batch that one thread does about as fast as two
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

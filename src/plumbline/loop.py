@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -55,7 +56,9 @@ class Training:
         penalties = [term for r in self.regularisers if (term := r.penalty(self.model, logits)) is not None]
         self.penalty = torch.stack(penalties).sum() if penalties else 0.0
         total = loss + self.penalty if penalties else loss
-        if total.device.type == "cpu" and not total.isfinite():  # elsewhere, to look is to wait: fit looks now and then
+        if total.device.type == "cpu" and not math.isfinite(
+            total.item()
+        ):  # elsewhere, to look is to wait: fit looks now and then
             raise Diverged(self.blame(x))
         return total
 
@@ -87,14 +90,14 @@ def supervised(training: Training, batches: list[Batch]) -> Tensor:
     """One update on the batches' mean loss; returns that loss. Several batches are one large one, in parts."""
     training.optimiser.zero_grad(set_to_none=True)
     samples = sum(len(y) for _, y in batches)
-    total = torch.zeros((), device=batches[0][1].device)
+    losses = []
     for x, y in batches:
-        share = len(y) / samples
         loss = training.forward(x, y)
-        training.backward(loss * share if share != 1 else loss)
-        total += loss.detach() * share
+        loss = loss if len(batches) == 1 else loss * (len(y) / samples)
+        training.backward(loss)
+        losses.append(loss.detach())
     training.update()
-    return total
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
 def fit(

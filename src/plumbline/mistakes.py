@@ -74,7 +74,7 @@ def check_choices(choices: Mapping[str, object]) -> None:
     for group in GROUPS:
         if not isinstance(choices.get(group), str):
             raise ConfigError(
-                f"{group}: a run needs one {group}, no more; say {group}=…, in a file `override /{group}: …`"
+                f"{group}: a run needs exactly one {group}; say {group}=…, in a file `override /{group}: …`"
             )
 
 
@@ -92,7 +92,8 @@ def explain(error: Exception, folders: list[Path]) -> str:
         quoted = "quote what the shell or Hydra takes for its own: 'key=\"…\"'"
         return f"{error.override}: cannot be read as key=value ({_plain(error)}); {quoted}"
     if isinstance(error, UnicodeDecodeError):
-        files = [file for folder in folders for file in folder.rglob("*.yaml") if error.object in file.read_bytes()]
+        every = [file for folder in folders for file in folder.rglob("*.yaml") if file.is_file()]
+        files = [file for file in every if error.object in file.read_bytes()]
         line = error.object.count(b"\n", 0, error.start) + 1
         return f"{files[0] if files else 'an option file'}: is not UTF-8: {error.reason} in line {line}"
     if isinstance(error, OSError):

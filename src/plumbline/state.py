@@ -52,9 +52,9 @@ class State:
                 self.loss_sum.to(loss.device, kind),
                 self.penalty_sum.to(loss.device, kind),
             )
-        self.loss_sum += loss.detach() * samples
+        self.loss_sum.add_(loss.detach(), alpha=samples)
         if isinstance(penalty, Tensor):
-            self.penalty_sum += penalty.detach() * samples
+            self.penalty_sum.add_(penalty.detach(), alpha=samples)
         self.samples += samples
         self.step += 1
 

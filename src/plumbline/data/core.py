@@ -72,9 +72,14 @@ class Split:
             yield from zip(self.x.split(size), self.y.split(size), strict=True)
             return
         order = order.to(self.y.device)
+        last = self.x.dim() == 4 and self.x.is_contiguous(memory_format=torch.channels_last)
+        rows = (
+            self.x.permute(0, 2, 3, 1) if last else self.x
+        )  # index_select is twice as fast as x[…], but forgets layouts
         for start in range(0, len(order), size):  # not order.split, which yields one empty batch of an empty order
             chosen = order[start : start + size]
-            yield self.x[chosen], self.y[chosen]
+            x = rows.index_select(0, chosen)
+            yield (x.permute(0, 3, 1, 2) if last else x), self.y.index_select(0, chosen)
 
     def to(self, device: torch.device, channels_last: bool) -> None:
         """Move the samples, once, to where the network is."""
