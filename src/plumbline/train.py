@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from plumbline import config, mistakes
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+_HERE = Path(__file__).resolve()
+CONF = next(folder for folder in (_HERE.parents[2] / "conf", _HERE.parent / "conf") if folder.is_dir())  # clone, wheel
 
 DONE, BUG, MISTAKE, DIVERGED, CHECK_FAILED, TO_BE_CONTINUED, BY_HAND = 0, 1, 2, 3, 4, 85, 130  # exit statuses
 
