@@ -276,12 +276,12 @@ def test_the_command_can_be_given_again_in_one_process_and_a_run_keeps_its_folde
     assert [json.loads(content)["status"] for content in before] == ["finished", "finished"]
 
 
-def test_flags_and_overrides_may_stand_in_any_order(say, tmp_path: Path, capfd) -> None:
+def test_flags_and_overrides_may_stand_in_any_order(say, tmp_path: Path, monkeypatch, capfd) -> None:
     write({"model/mine": MLP.replace("8", "77")}, tmp_path / "conf")
     printed = []
     for words in (["--cfg", "job", "--config-dir", "conf", "model=mine", "epochs=3"],
                   ["model=mine", "--cfg=job", "epochs=3", "-cd=conf"], ["model=mine", LAB, "epochs=3", "-c", "job"]):  # fmt: skip
-        sys.argv[:] = ["train", *words]
+        monkeypatch.setattr(sys, "argv", ["train", *words])
         assert command.main() == 0
         printed.append(capfd.readouterr().out)
     assert printed[0] == printed[1] == printed[2]

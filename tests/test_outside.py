@@ -59,8 +59,8 @@ CONF = {
     "step": "# Each batch several times.\n_target_: lab.step.mine\ntimes: 2\n",
 }
 WORDS = [
-    "--config-dir=lab/conf", "allow=[plumbline,torch.nn,lab]", "data=mine", "model=mine", "step=mine", "epochs=2", "batch_size=20",
-    "threads=1", "bootstrap=10",
+    "--config-dir=lab/conf", "allow=[plumbline,torch.nn,lab]", "data=mine", "model=mine", "step=mine", "epochs=2",
+    "batch_size=20", "threads=1", "bootstrap=10",
 ]  # fmt: skip
 
 

@@ -130,7 +130,8 @@ def test_no_training_reaches_the_test_set(run, monkeypatch: pytest.MonkeyPatch) 
     assert opened == []
     sources = {path.name: path.read_text() for path in (ROOT / "src" / "plumbline").rglob("*.py")}
     assert {name for name, text in sources.items() if "open_test" in text} == {"core.py", "evaluate.py"}
-    assert {name for name, text in sources.items() if "Opening(" in text} == {"evaluate.py"}
+    assert {name for name, text in sources.items() if "Opening(" in text} == {"ledger.py"}
+    assert {name for name, text in sources.items() if "open_ledger(" in text} == {"ledger.py", "evaluate.py"}
 
 
 def test_a_full_disk_ends_the_run_clearly_and_it_goes_on_when_there_is_room(tmp_path: Path) -> None:

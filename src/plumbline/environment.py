@@ -6,9 +6,14 @@ import os
 import platform
 import shlex
 import subprocess
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+
+def now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def command(overrides: list[str]) -> str:

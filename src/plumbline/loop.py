@@ -140,6 +140,8 @@ def fit(
             before = [parameter.detach().clone() for _, parameter in names] if training.watching else []
             loss = step(training, batches)
             if training.watching:
+                if not torch.isfinite(loss):  # a step of one's own may not ask, nor does ours on a GPU
+                    raise Diverged(training.blame(batches[-1][0]))
                 state.watch(training.gradients or gradient_norms(model), [p for _, p in names], before)
                 training.gradients = []
             if state.ema is not None:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from plumbline.config import Config, ConfigError
-from plumbline.environment import command, environment, git_state
+from plumbline.environment import command, environment, git_state, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -250,10 +250,6 @@ def alive(run: dict[str, Any]) -> bool:
         except PermissionError:
             pass
     return (datetime.now().astimezone() - datetime.fromisoformat(run["heartbeat"])).total_seconds() < STALE_SECONDS
-
-
-def now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _process() -> dict[str, Any]:

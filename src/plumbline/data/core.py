@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from plumbline.evaluate import Opening
+    from plumbline.ledger import Opening
 
 
 @dataclass(frozen=True)

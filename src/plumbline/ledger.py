@@ -1,0 +1,70 @@
+"""The ledger of the test sets: every opening stands in it before anything of the set is read."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from plumbline.config import ConfigError
+from plumbline.environment import git_state, now
+
+LEDGER = "test_ledger.jsonl"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """An opening of a test set that stands in the ledger. Made by `open_ledger` alone; the seal asks for one."""
+
+    number: int  # how many times this data set's test set has been opened, this time included
+    again: str | None
+    time: str
+    written: bool
+
+
+def open_ledger(directory: Path, cfg: DictConfig, identity: str, again: str | None) -> Opening:
+    """Write the opening of a test set into the ledger, before anything of it is read; return the proof.
+
+    Raises ConfigError where any run opened the same data before and no reason is given.
+    """
+    path = ledger_of(directory, cfg)
+    git = git_state()
+    with open(path, "a+", encoding="utf-8") as ledger:
+        fcntl.flock(ledger, fcntl.LOCK_EX)  # two evaluations at once are two openings
+        ledger.seek(0)
+        earlier = [line for line in map(json.loads, ledger) if line["data"] == identity]
+        if earlier and not (again or "").strip():
+            last = earlier[-1]
+            times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
+            raise ConfigError(
+                f"run={directory}: the test set of these data was opened {times} before, last on {last['time']} by "
+                f"{last['run']}; each further look makes its number more optimistic. If you must: again='the reason'"
+            )
+        opening = Opening(len(earlier) + 1, again, now(), written=True)
+        line = {
+            "time": opening.time,
+            "run": str(directory),
+            "target": cfg.data._target_,
+            "data": identity,
+            "opening": opening.number,
+            "again": again,
+            "user": getpass.getuser(),
+            "commit": git and git["commit"],
+        }
+        ledger.write(json.dumps(line, ensure_ascii=False) + "\n")
+        ledger.flush()
+        os.fsync(ledger.fileno())
+    return opening
+
+
+def ledger_of(directory: Path, cfg: DictConfig) -> Path:
+    """The ledger of the outputs folder that a run lies in; of the run's own parent where it was moved out of one."""
+    parents = list(directory.resolve().parents)
+    root = next((folder for folder in parents if (folder / LEDGER).exists()), None)
+    root = root or next((folder for folder in parents if folder.name == Path(cfg.outputs).name), parents[0])
+    return root / LEDGER

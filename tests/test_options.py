@@ -1,0 +1,248 @@
+"""Every option of conf/ composes, builds and changes something; so does every value in it. A new one needs its line here."""
+
+from __future__ import annotations
+
+import math
+import types
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT, composed
+from omegaconf import DictConfig, OmegaConf
+
+from plumbline.assemble import assemble, rehearse
+from plumbline.config import COMBINED, GROUPS, build, check_config
+from plumbline.data.core import Data, Spec, Split, Splits
+from plumbline.loop import fit, predict
+
+CONF, TESTS = ROOT / "conf", ROOT / "tests"
+CPU = torch.device("cpu")
+FILES = [file for file in sorted(CONF.glob("*/*.yaml")) if not file.stem.startswith("_")]
+OPTIONS = [(file.parent.name, file.stem) for file in FILES if file.parent.name not in ("data", "experiment")]
+# The options of data need files: see test_options_data.py. Root values and experiments: test_root_values.py.
+
+
+class Given(NamedTuple):
+    """An alternative value that shows where other values, by path, are given."""
+
+    value: Any
+    others: dict[str, Any]
+
+
+class Proven(NamedTuple):
+    """What cannot be shown by a tiny run: the test that does show it, as file::name."""
+
+    by: str
+
+
+# What an option needs beside itself to do a tiny run on images of 8 by 8.
+NEEDS = {
+    "model/torchvision": ["model.name=squeezenet1_1", "model.resize=32"],
+    "model/resnet": ["model.channels=[4,8]", "model.blocks=1"],
+    "model/cnn": ["model.channels=[4,4]"],
+    "regulariser/dropblock": ["model=cnn", "model.channels=[4,4]", "model.kernel=3"],
+}
+
+# Options that are by definition the default in a tiny run of classes: those they are compared with instead.
+THE_SAME = {"loss/task": "mse", "loss/cross_entropy": "mse", "model/mlp": "linear", "optimiser/adamw": "adam",
+            "schedule/cosine": "constant", "init/own": "he"}  # fmt: skip
+
+DECAY = {"optimiser.weight_decay": 0.1}
+FALL = {"schedule.patience": 0, "schedule.threshold": 0.1}  # every epoch is one without an improvement
+
+# group/option/key -> another legal value; * is any option. A key that is in no line fails its test.
+CHANGES: dict[str, Any] = {
+    "model/mlp/hidden": [16], "model/*/activation": "tanh", "model/*/norm": "layer",
+    "model/cnn/channels": [4], "model/cnn/kernel": 3, "model/cnn/hidden": [8],
+    "model/resnet/channels": [4], "model/resnet/blocks": 2, "model/resnet/preactivation": True,
+    "model/torchvision/name": "squeezenet1_0", "model/torchvision/resize": 40,
+    "model/torchvision/weights": Proven("test_zoo.py::test_loaded_layers_are_marked_and_the_new_head_is_not"),
+    "loss/huber/delta": 0.1,
+    "optimiser/*/lr": 0.003, "optimiser/*/weight_decay": 0.5, "optimiser/*/layer_rates": [0.1, 1.0], "optimiser/*/eps": 0.1,
+    "optimiser/*/decoupled": Given("not", DECAY), "optimiser/*/spare": Given("not", DECAY),
+    "optimiser/*/betas": [0.5, 0.9], "optimiser/*/momentum": 0.9, "optimiser/rmsprop/alpha": 0.5,
+    "optimiser/sgd/nesterov": Given(True, {"optimiser.momentum": 0.9}),
+    "optimiser/torch/name": "NAdam", "optimiser/torch/options": {"eps": 0.1},
+    "schedule/*/warmup": 0.2, "schedule/*/floor": 0.5, "schedule/cosine_restarts/cycles": 2,
+    "schedule/cosine_restarts/growth": "double", "schedule/multistep/milestones": [0.25], "schedule/multistep/factor": 0.5,
+    "schedule/one_cycle/peak_at": 0.5, "schedule/one_cycle/start": 0.5,
+    "schedule/plateau/factor": Given(0.5, FALL), "schedule/plateau/floor": Given(0.5, FALL),
+    "schedule/plateau/patience": Given(1, FALL), "schedule/plateau/threshold": Given(0.1, {"schedule.patience": 0}),
+    "init/*/head_std": 0.5, "init/*/final_bias": "keep", "init/own/final_bias": "zero", "init/orthogonal/gain": 2.0,
+    "init/truncated_normal/std": 0.2,
+    "regulariser/*/strength": 0.5, "regulariser/*/alpha": 3.0, "regulariser/*/rate": 0.5, "regulariser/*/layers": ["head"],
+    "regulariser/dropblock/block_size": 2, "regulariser/dropblock/layers": ["all"],
+    "regulariser/input_noise/std": 0.5, "regulariser/label_smoothing/smoothing": 0.3,
+    "regulariser/spectral_norm/n_power_iterations": 5,
+    "augment/crop/padding": 1, "augment/cutout/size": 2, "augment/flip/horizontal": 1.0, "augment/flip/vertical": 1.0,
+    "augment/rotate/degrees": 90.0, "augment/shift/pixels": 1,
+    "tracker/tensorboard/flush_seconds": 5,
+    "tracker/wandb/project": "mine", "tracker/wandb/entity": "us", "tracker/wandb/group": "a", "tracker/wandb/tags": ["b"],
+    "tracker/wandb/mode": "online",
+} | {f"regulariser/*/{kind}{norm}": 0.1 for kind in ("kernel", "bias", "activity") for norm in ("", "_l1", "_l2")}  # fmt: skip
+
+
+def images() -> Data:
+    """48 images of 8 by 8 in three classes that their first row tells."""
+    x = torch.randn(48, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(48) % 3
+    x[:, 0, 0] += y[:, None]
+    split = Split(x, y, np.arange(48))
+    spec = Spec("classification", (1, 8, 8), 3, ("a", "b", "c"))
+    return Data(spec, lambda: Splits(split, split, lambda: split, lambda: ""))
+
+
+@cache
+def option(group: str, name: str) -> DictConfig:
+    """The configuration of a run with an option. It is shared: `changed` copies it."""
+    word = f"{group}=[{name}]" if group in COMBINED else f"{group}={name}"
+    return composed(word, *NEEDS.get(f"{group}/{name}", []))
+
+
+def changed(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
+    cfg = cfg.copy()
+    for path, value in values.items():
+        now = OmegaConf.select(cfg, path)
+        OmegaConf.update(cfg, path, (not now) if value == "not" else value, merge=False)
+    return cfg
+
+
+def numbers(cfg: DictConfig) -> tuple[Any, ...]:
+    """What comes out of three epochs of four updates: the records, and what the network says."""
+    data = images()
+    check_config(cfg)
+    training, state, step, schedule = assemble(cfg, data, CPU)
+    options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
+    found = []
+    for record in fit(training, state, data.train, step, schedule, **options):
+        if record:
+            found.append({key: value for key, value in record.items() if key not in ("seconds", "samples_per_s")})
+            state.scores.append(0.5 - 0.001 * record["epoch"])  # it falls, but slowly
+    outputs, _ = predict(state.network, data.val, 48, training.autocast)
+    assert all(math.isfinite(value) for record in found for value in record.values())
+    return found, outputs.flatten().tolist()
+
+
+SHORT = {"epochs": 3, "batch_size": 12, "watch": 1, "threads": 1}
+
+
+@cache
+def usual(group: str, name: str) -> tuple[Any, ...]:
+    return numbers(changed(option(group, name), SHORT))
+
+
+def mirrored(cfg: DictConfig, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a tracker makes of its options, without a service behind it."""
+    import wandb
+
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(
+        wandb, "init", lambda **options: seen.update(options) or types.SimpleNamespace(finish=lambda: None)
+    )
+    monkeypatch.setenv("NETRC", str(folder / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    check_config(cfg)
+    (folder / "metrics.jsonl").write_text("")
+    tracker = build(cfg.tracker[name])(folder, {}, {"question": ""})
+    tracker.close()
+    seen.pop("settings", None)
+    return seen or tracker.writer.flush_secs
+
+
+def keys_of(group: str, name: str) -> list[str]:
+    """The keys of an option's file and of the shared pieces it is made of."""
+    content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    shared = [key for piece in content.pop("defaults", []) if piece != "_self_" for key in keys_of(group, piece)]
+    content = content[name] if group in COMBINED else content
+    return sorted({*shared, *content} - {"_target_"})
+
+
+def alternative(group: str, name: str, key: str, table: dict[str, Any]) -> Any:
+    for place in (f"{group}/{name}/{key}", f"{group}/*/{key}"):
+        if place in table:
+            return table[place]
+    return pytest.fail(f"conf/{group}/{name}.yaml has a key {key} that no test changes: give it a line in CHANGES")
+
+
+def is_test(name: str) -> bool:
+    file, _, function = name.partition("::")
+    return f"def {function}(" in (TESTS / file).read_text(encoding="utf-8")
+
+
+# --- every option ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", sorted(CONF.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_every_option_file_opens_with_a_sentence_that_says_what_it_is(file: Path) -> None:
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line != "# @package _global_"]
+    assert lines[0].startswith("# ")
+    assert len(lines[0].split()) >= 4
+    assert lines[0].rstrip()[-1] in ".?)"
+
+
+def test_every_group_is_known_here() -> None:
+    assert {file.parent.name for file in FILES} == {*GROUPS, *COMBINED, "experiment"}
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_every_option_composes_and_is_rehearsed_and_twice_the_same(group: str, name: str) -> None:
+    cfg = changed(option(group, name), SHORT)
+    check_config(cfg)
+    assert sum(layer["parameters"] for layer in rehearse(cfg, images().spec)) > 0
+    if group != "tracker":
+        assert numbers(cfg) == usual(group, name)
+
+
+@pytest.mark.parametrize(("group", "name"), [pair for pair in OPTIONS if pair[0] not in ("tracker", "step")])
+def test_every_option_gives_other_numbers_than_the_default(group: str, name: str) -> None:
+    if group in COMBINED:
+        without = changed(option(group, name), SHORT | {group: {}})
+        assert usual(group, name) != numbers(without)
+        return
+    default = next(entry[group] for entry in OmegaConf.load(CONF / "train.yaml").defaults if group in entry)
+    against = THE_SAME.get(f"{group}/{name}", default)
+    assert usual(group, name) != usual(group, against)
+
+
+def test_there_is_a_step_and_it_is_what_updates() -> None:
+    assert [name for group, name in OPTIONS if group == "step"] == ["supervised"]  # another one: compare them above
+    assert usual("step", "supervised")[0][-1]["fit/loss"] < usual("step", "supervised")[0][0]["fit/loss"]
+
+
+@pytest.mark.parametrize("name", [name for group, name in OPTIONS if group == "tracker"])
+def test_every_tracker_keeps_something_or_asks_for_a_run(name: str, tmp_path: Path, monkeypatch) -> None:
+    made = mirrored(option("tracker", name), name, tmp_path, monkeypatch)
+    assert made if name == "wandb" else list((tmp_path / name).iterdir())
+
+
+# --- every value of every option -------------------------------------------------------------------------------------
+
+VALUES = [(group, name, key) for group, name in OPTIONS for key in keys_of(group, name)]
+
+
+@pytest.mark.parametrize(("group", "name", "key"), VALUES)
+def test_every_value_changes_what_comes_out(group: str, name: str, key: str, tmp_path: Path, monkeypatch) -> None:
+    change = alternative(group, name, key, CHANGES)
+    if isinstance(change, Proven):
+        assert is_test(change.by)
+        return
+    value, others = change if isinstance(change, Given) else (change, {})
+    cfg = changed(option(group, name), SHORT | others)
+    path = f"{group}.{name}.{key}" if group in COMBINED else f"{group}.{key}"
+    other = changed(cfg, {path: value})
+    assert OmegaConf.select(other, path) != OmegaConf.select(cfg, path)
+    if group == "tracker":
+        results = [mirrored(one, name, tmp_path, monkeypatch) for one in (cfg, other)]
+    else:
+        results = [numbers(cfg) if others else usual(group, name), numbers(other)]
+    assert results[0] != results[1]
+
+
+def test_every_line_of_the_table_has_a_key_to_change() -> None:
+    there = {f"{group}/{place}/{key}" for group, name, key in VALUES for place in (name, "*")}
+    assert set(CHANGES) - there == set()
