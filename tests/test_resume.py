@@ -108,10 +108,10 @@ def test_thirty_random_kills_are_thirty_times_the_same_bits(uninterrupted, tmp_p
     ("number", "status", "word"),
     [(signal.SIGTERM, 85, "preempted"), (signal.SIGUSR1, 85, "preempted"), (signal.SIGINT, 130, "stopped")],
 )
-def test_a_signal_saves_at_the_end_of_the_step_and_the_run_goes_on_to_the_same_bits(
+def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(
     number, status, word, uninterrupted, tmp_path: Path
 ) -> None:
-    expected, seconds = uninterrupted
+    expected, _ = uninterrupted
     process = fresh(tmp_path, "run", "save_minutes=1000")
     run = tmp_path / "run" / "metrics.jsonl"
     while not (run.exists() and len(run.read_text().splitlines()) >= 2):

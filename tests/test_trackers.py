@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from conftest import noted, records
@@ -86,7 +87,7 @@ def test_the_summary_of_wandb_is_the_records(run, monkeypatch: pytest.MonkeyPatc
     seen: dict[str, object] = {"logged": []}
 
     class Fake:
-        summary: dict[str, object] = {}
+        summary: ClassVar[dict[str, object]] = {}
 
         def log(self, values: dict[str, object], step: int | None = None) -> None:
             seen["logged"].append((step, values))

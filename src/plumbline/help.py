@@ -19,8 +19,9 @@ def text(folders: list[Path]) -> str:
     """The help page. folders: where option files lie, our conf/ first, then the user's --config-dir folders."""
     parts = [
         "scripts/train [overrides]: train one network, from a configuration to a report.\n",
-        "An override is group=option or key=value; values of an option are group.key=value. Groups marked + combine: group=[a,b].",
-        "Without a word from you a run is data=digits model=mlp. Also: --cfg job prints the configuration, --config-dir=… adds your own options.\n",
+        "An override is group=option or key=value; values of an option are group.key=value.",
+        "Groups marked + combine: group=[a,b]. Without a word from you a run is data=digits model=mlp.",
+        "--cfg job prints the configuration; --config-dir=… adds a folder of your own options.\n",
         "Examples\n" + _indent(EXAMPLES),
         "\nGroups",
     ]

@@ -51,9 +51,14 @@ class Scoring:
         from plumbline.state import write
 
         content: dict[str, Any] = {
-            "model": state.network.state_dict(), "epoch": state.best["epoch"], "objective": objective, "value": state.best[objective],
-            "spec": asdict(self.data.spec), "scale": plain(self.data.scale), "target_scale": plain(self.data.target_scale),
-        }  # fmt: skip
+            "model": state.network.state_dict(),
+            "epoch": state.best["epoch"],
+            "objective": objective,
+            "value": state.best[objective],
+            "spec": asdict(self.data.spec),
+            "scale": plain(self.data.scale),
+            "target_scale": plain(self.data.target_scale),
+        }
         write(content, path)
 
 

@@ -177,6 +177,5 @@ def read(path: Path) -> tuple[dict[str, Any], str | None]:
             )
             continue
         return content, f"{'; '.join(broken)}; going on from {candidate.name}" if broken else None
-    raise ConfigError(
-        f"resume: no checkpoint can be read in {path.parent}: {'; '.join(broken) or f'there is no {path.name}'}; start the run anew"
-    )
+    why = "; ".join(broken) or f"there is no {path.name}"
+    raise ConfigError(f"resume: no checkpoint can be read in {path.parent}: {why}; start the run anew")

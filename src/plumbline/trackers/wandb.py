@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Wandb:
-    """One W&B run for one folder, whatever number of times the run is stopped and goes on (docs.wandb.ai, guides/runs/resuming)."""
+    """One W&B run for one folder, however often it is stopped and goes on (docs.wandb.ai, guides/runs/resuming)."""
 
     def __init__(
         self, directory: Path, configuration: dict[str, Any], run: dict[str, Any], /, *,
@@ -28,8 +28,8 @@ class Wandb:
         mode = mode if mode != "auto" else "online" if logged_in() else "offline"
         settings = wandb.Settings(silent=True, console="off", init_timeout=60, disable_git=True)
         self.run = wandb.init(
-            project=project, entity=entity, group=group, tags=tags, mode=mode, id=self.identity, name=directory.name, resume="allow",
-            dir=directory, config=configuration, notes=run["question"], settings=settings,
+            id=self.identity, resume="allow", mode=mode, name=directory.name, dir=directory, config=configuration,
+            project=project, entity=entity, group=group, tags=tags, notes=run["question"], settings=settings,
         )  # fmt: skip
 
     def log(self, record: dict[str, float]) -> None:
