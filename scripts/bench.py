@@ -230,8 +230,9 @@ def main() -> None:
         rates: dict[str, list[float]] = {name: [] for name in names}
         for round_ in range(words.rounds):
             for name in names:
-                command = [sys.executable, __file__, "--one", name, "--networks", network, "--samples", str(words.samples)]
-                done = subprocess.run([*command, "--epochs", str(words.epochs)], capture_output=True, text=True)
+                size = ["--samples", str(words.samples), "--epochs", str(words.epochs)]
+                command = [sys.executable, __file__, "--one", name, "--networks", network, *size]
+                done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:
                     raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
                 rates[name].append(float(done.stdout.split()[-1]))
