@@ -238,7 +238,7 @@ def main() -> None:
                 rates[name].append(float(done.stdout.split()[-1]))
                 print(f"\r{network} round {round_ + 1}/{words.rounds} {name:<12}", end="", file=sys.stderr, flush=True)
         print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
-        print(f"{network}: images per second, median of {words.rounds} (least to most); ours against it, median of the ratios")
+        print(f"{network}: images per second, median of {words.rounds} (least to most); median ratio of ours to it")
         for name in names:
             ratio = statistics.median(a / b for a, b in zip(rates["ours"], rates[name], strict=True))
             span = f"({min(rates[name]):,.0f} to {max(rates[name]):,.0f})"
