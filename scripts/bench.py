@@ -31,14 +31,14 @@ def ours(network: str, samples: int, epochs: int, *more: str) -> float:
     from plumbline import train as command
 
     spent = []
-    follow = story.train
+    follow = story.follow
 
     def timed(*arguments: object) -> None:
         began = time.perf_counter()
         follow(*arguments)
         spent.append(time.perf_counter() - began)
 
-    story.train = timed
+    story.follow = timed
     with tempfile.TemporaryDirectory() as folder:
         overrides = [*COMMON, *NETWORKS[network], f"epochs={epochs}", f"data.subset={samples}", "bootstrap=1", *more]
         sys.argv = ["train", *overrides, f"outputs={folder}"]

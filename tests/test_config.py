@@ -15,21 +15,8 @@ import torch
 from conftest import ROOT, composed
 from omegaconf import DictConfig, OmegaConf
 
-from plumbline.config import (
-    Config,
-    ConfigError,
-    build,
-    check_config,
-    check_node,
-    check_values,
-    describe,
-    fits,
-    locate,
-    nearest,
-    nodes,
-    parameters,
-    shown,
-)
+from plumbline.config import Config, build, check_config, check_values, nodes
+from plumbline.contract import ConfigError, check_node, describe, fits, locate, nearest, parameters, shown
 from plumbline.record import read_config, saved_config
 
 OURS = ["plumbline"]

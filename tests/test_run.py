@@ -177,6 +177,8 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(run, train, tmp_path: Pat
     assert records(folder) == before
     assert (folder / "best.pt").read_bytes() == weights
     assert noted(folder)["status"] == "finished"
+    assert train(f"resume={folder}", "device=cuda").returncode == 2  # there is none here
+    assert noted(folder)["status"] == "finished"
 
 
 def test_a_stopped_run_refuses_other_data_than_it_began_with(train, tmp_path: Path) -> None:
@@ -186,9 +188,11 @@ def test_a_stopped_run_refuses_other_data_than_it_began_with(train, tmp_path: Pa
     words = ["data=csv", f"data.file={table}", "data.target=kind", "epochs=1", "hydra.run.dir=run"]
     assert train(*words).returncode == 0
     table.write_text("\n".join(["u,v,kind", *rows[::-1]]))
+    found = noted(tmp_path / "run")
     again = train("resume=run")
     assert again.returncode == 2
     assert "the data have changed" in again.stderr
+    assert noted(tmp_path / "run") == found
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

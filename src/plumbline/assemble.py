@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from plumbline import device, tasks
 from plumbline.config import ConfigError, build
+from plumbline.contract import place
 from plumbline.data.core import Data, Spec
 from plumbline.loop import Diverged, Schedule, Step, Training
 from plumbline.regularisers import Regulariser
@@ -148,11 +148,7 @@ def mistakes_in(group: str, what: str = "") -> Iterator[None]:
     except (ConfigError, Diverged):
         raise
     except Exception as error:
-        frames = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if "/torch/" not in frame.filename and "/hydra/" not in frame.filename
-        ]
-        at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         reason = str(error).strip().splitlines() or [""]
-        raise ConfigError(f"{group}: {what + ': ' if what else ''}{type(error).__name__}: {reason[0]}{at}") from error
+        raise ConfigError(
+            f"{group}: {what + ': ' if what else ''}{type(error).__name__}: {reason[0]}{place(error)}"
+        ) from error

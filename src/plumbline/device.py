@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -58,6 +60,10 @@ def place(model: nn.Module, device: torch.device, channels_last: bool, compiled:
     layout = torch.channels_last if channels_last and has_convolutions(model) else torch.preserve_format
     model.to(device, memory_format=layout)
     if compiled:
+        if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+            raise ConfigError(
+                "compile=true: needs a C++ compiler, and there is neither g++ nor clang++ here; install one"
+            )
         torch._dynamo.config.skip_nnmodule_hook_guards = False  # dropout and its kin are hooks: see them
         model.compile()
     return model

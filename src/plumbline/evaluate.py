@@ -12,8 +12,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from plumbline import config, mistakes
 from plumbline.config import ConfigError
+from plumbline.exits import BUG, DONE, MISTAKE
 from plumbline.ledger import LEDGER, open_ledger
-from plumbline.train import BUG, CONF, DONE, MISTAKE, code_folders
+from plumbline.train import CONF, code_folders
 
 
 @dataclass

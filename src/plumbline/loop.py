@@ -25,6 +25,8 @@ Schedule = Callable[[float, list[float]], float]
 class Diverged(ArithmeticError):
     """The loss is no longer a number."""
 
+    status = "diverged"
+
 
 @dataclass
 class Training:

@@ -15,7 +15,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from plumbline.config import COMBINED, GROUPS, Config, ConfigError, describe, nearest, shown
+from plumbline.config import COMBINED, GROUPS, Config
+from plumbline.contract import ConfigError, describe, nearest, shown
 
 COMPOSITION = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 ANYTHING = (*COMPOSITION, ValueError, OSError)  # what Hydra raises of its own, and what reading a file does

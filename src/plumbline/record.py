@@ -77,7 +77,7 @@ class Record:
         self.began, self.earlier = time.monotonic(), 0.0
         if self.resumed:
             self.run = json.loads((directory / "run.json").read_text())
-            self.earlier = self.run["seconds"]
+            self.earlier, self.found_as = self.run["seconds"], dict(self.run)
             self.note(
                 status="running",
                 restarts=self.run["restarts"] + 1,
@@ -98,6 +98,28 @@ class Record:
             "test": None, "error": None,
         }  # fmt: skip
         self.note()
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        """Note how a run ended that did not finish, and write its report."""
+        if error is None:
+            return
+        try:
+            if self.resumed and isinstance(error, ConfigError):  # it could not go on: it is what it was
+                self.run = self.found_as
+                self.note()
+                return
+            status = "stopped" if isinstance(error, KeyboardInterrupt) else getattr(error, "status", "failed")
+            reason = None if status in ("stopped", "preempted") else str(error) or type(error).__name__
+            self.note(status=status, error=reason, finished=now())
+            if status != "preempted":  # that one goes on: its report comes at its end, and the grace time is short
+                from plumbline.report.page import write_report
+
+                write_report(self.directory)
+        except OSError as full:  # the disk, most likely: what is there stays as it is
+            print(f"plumbline: {self.directory}: could not be written to ({full})", file=sys.stderr)
 
     def note(self, **changes: Any) -> None:
         """Change run.json: at once, and wholly."""
@@ -183,21 +205,6 @@ def save_predictions(path: Path, data: Data, split: Split, outputs: Tensor, loss
     with open(temporary, "wb") as file:
         np.savez(file, ids=split.ids, **{key: array.contiguous().cpu().numpy() for key, array in arrays.items()})
     os.replace(temporary, path)
-
-
-def close(directory: Path, status: str, error: str | None = None) -> None:
-    """Note how a run ended that did not finish, and write its report. A run that never began has no folder."""
-    if not (directory / "run.json").exists():
-        return
-    run = json.loads((directory / "run.json").read_text())
-    try:
-        write_json(directory / "run.json", run | {"status": status, "error": error, "finished": now()})
-        if status != "preempted":  # that one goes on: its report comes at its end, and the grace time is short
-            from plumbline.report.page import write_report
-
-            write_report(directory)
-    except OSError as full:  # the disk, most likely: what is there stays as it is
-        print(f"plumbline: {directory}: could not be written to ({full})", file=sys.stderr)
 
 
 def read_config(asked: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path]:

@@ -9,78 +9,69 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from plumbline import device, tasks
-from plumbline.assemble import assemble, rehearse
+from plumbline import device, exits, tasks
+from plumbline.assemble import assemble, mistakes_in, rehearse
 from plumbline.checks.model import first_loss
 from plumbline.checks.result import beats_baseline
 from plumbline.config import ConfigError, build, check_config
 from plumbline.console import Console
+from plumbline.data.core import Data
 from plumbline.loop import Diverged, fit, planned, updates_per_epoch
-from plumbline.record import Clock, Record, close, save_predictions
+from plumbline.record import Clock, Record, save_predictions
 from plumbline.report.figures import figures
 from plumbline.report.page import write_report
 from plumbline.scoring import Scoring, better, load_best
-from plumbline.signals import Signals
+from plumbline.signals import Left, Signals
 from plumbline.state import NotSaved, State
 from plumbline.trackers import Trackers
 
 END = object()
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class Left(Exception):
-    """The run left before its end, at somebody's wish; its argument is the status it left with."""
 
 
 def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals) -> float:
     """Train, keep the best weights, say what was found; return the best value of the objective on validation."""
     check_config(cfg)
     where = device.choose(cfg.device)
-    data = build(cfg.data)()
+    with mistakes_in("data"):
+        data = build(cfg.data)()
+    if not isinstance(data, Data):
+        raise ConfigError(f"data: {cfg.data._target_} gave a {type(data).__name__}; it must be a plumbline.data.Data")
     objective, direction = tasks.objective(data.spec, cfg.objective, cfg.direction)
     layers = rehearse(cfg, data.spec)
     device.prepare(where, cfg.threads, cfg.batch_size * sum(layer["multiply_adds"] for layer in layers))
 
     training, state, step, schedule = assemble(cfg, data, where)
     scoring = Scoring(data, training, cfg)
-    simplest = tasks.baseline(data, training.loss)
-    record = Record(directory, cfg, overrides)
-    record.describe(
-        data,
-        training.model,
-        where,
-        planned(schedule, training.optimiser),
-        layers=layers,
-        baseline=simplest,
-        objective=objective,
-        direction=direction,
-    )
-    word = state.load(directory / "last.pt") if record.resumed else None
-    if not state.records and not state.step:
-        record.found(first_loss(scoring.first_loss(training.model), training.loss.expected_first))
-    record.metrics(state.records)
+    with Record(directory, cfg, overrides) as record:
+        facts = {"objective": objective, "direction": direction, "layers": layers}
+        facts["baseline"] = tasks.baseline(data, training.loss)
+        record.describe(data, training.model, where, planned(schedule, training.optimiser), **facts)
+        word = state.load(directory / "last.pt") if record.resumed else None
+        record.metrics(state.records)
+        if not state.records and not state.step:
+            record.found(first_loss(scoring.first_loss(training.model), training.loss.expected_first))
 
-    updates = updates_per_epoch(len(data.train), cfg.batch_size, cfg.accumulate)
-    with Console(cfg.epochs, updates, objective) as console, Trackers(cfg, record, console) as trackers:
-        console.begin(record, state, word)
-        options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
-        news = fit(training, state, data.train, step, schedule, **options)
-        train(news, state, scoring, record, trackers, console, signals, cfg.save_minutes, cfg.patience)
+        updates = updates_per_epoch(len(data.train), cfg.batch_size, cfg.accumulate)
+        with Console(cfg.epochs, updates, objective) as console, Trackers(cfg, record, console) as trackers:
+            console.begin(record, state, word)
+            options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
+            epochs = fit(training, state, data.train, step, schedule, **options)
+            follow(epochs, state, scoring, record, trackers, console, signals, cfg.save_minutes, cfg.patience)
 
-        load_best(state.network, directory / "best.pt")
-        outputs, losses, targets = scoring.outputs(state.network, data.val)
-        save_predictions(directory / "predictions.npz", data, data.val, outputs, losses, targets)
-        record.note(interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap))
-        record.found(beats_baseline(record.run))
-        record.note(status="finished")
-        write_report(directory)
-        trackers.finish(figures(directory))
-        console.end(record)
+            load_best(state.network, directory / "best.pt")
+            outputs, losses, targets = scoring.outputs(state.network, data.val)
+            save_predictions(directory / "predictions.npz", data, data.val, outputs, losses, targets)
+            record.note(interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap))
+            record.found(beats_baseline(record.run))
+            record.note(status="finished")
+            write_report(directory)
+            trackers.finish(figures(directory))
+            console.end(record)
     return state.best[objective]
 
 
-def train(
-    news: Iterator[dict[str, float] | None], state: State, scoring: Scoring, record: Record, trackers: Trackers,
+def follow(
+    epochs: Iterator[dict[str, float] | None], state: State, scoring: Scoring, record: Record, trackers: Trackers,
     console: Console, signals: Signals, save_minutes: float, patience: int | None,
 ) -> None:  # fmt: skip
     """Follow the training: score each epoch, keep the best, record, save; end early, or leave when asked."""
@@ -103,7 +94,7 @@ def train(
     def waited() -> bool:
         return patience is not None and bool(state.best) and state.epoch - state.best["epoch"] >= patience
 
-    while not waited() and (epoch := next(news, END)) is not END:
+    while not waited() and (epoch := next(epochs, END)) is not END:
         if epoch is not None:
             keep(epoch)
         elif signals.asked or saving.due():
@@ -120,37 +111,23 @@ def train(
 
 
 def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str]) -> int:
-    """`run`, with every way it can end turned into a status in run.json, a sentence and an exit status."""
-    from plumbline.train import BUG, BY_HAND, DIVERGED, DONE, TO_BE_CONTINUED
-
+    """`run`, with every way it can end turned into a sentence and an exit status; run.json has its own word by then."""
     go_on = f"go on with  scripts/train resume={directory}"
     with Signals() as signals:
         try:
             run(cfg, directory, overrides, signals)
         except Left as left:
-            status = left.args[0]
-            close(directory, status)
-            print(f"{status}, saved; {go_on}")
-            return BY_HAND if status == "stopped" else TO_BE_CONTINUED
+            print(f"{left.status}, saved; {go_on}")
+            return exits.BY_HAND if left.status == "stopped" else exits.TO_BE_CONTINUED
         except KeyboardInterrupt:
-            close(directory, "stopped")
             print(f"stopped at once, at the last checkpoint; {go_on}")
-            return BY_HAND
+            return exits.BY_HAND
         except Diverged as error:
-            close(directory, "diverged", str(error))
             print(f"diverged: {error}\nreport: {directory / 'report.html'}", file=sys.stderr)
-            return DIVERGED
+            return exits.DIVERGED
         except OSError as error:
-            if not isinstance(error, NotSaved) and error.errno not in FULL:
-                close(directory, "failed", f"{type(error).__name__}: {error}")
+            if not isinstance(error, NotSaved) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            close(directory, "failed", str(error))
             print(f"plumbline: {error}; make room, then {go_on}", file=sys.stderr)
-            return BUG
-        except ConfigError as error:
-            close(directory, "failed", str(error))
-            raise
-        except Exception as error:
-            close(directory, "failed", f"{type(error).__name__}: {error}")
-            raise
-    return DONE
+            return exits.BUG
+    return exits.DONE

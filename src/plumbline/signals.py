@@ -7,6 +7,14 @@ from types import FrameType, TracebackType
 from typing import ClassVar
 
 
+class Left(Exception):
+    """A run left before its end, at somebody's wish, and has saved. status: preempted or stopped."""
+
+    def __init__(self, status: str):
+        super().__init__(status)
+        self.status = status
+
+
 class Signals:
     """Within the context, SIGTERM and SIGUSR1 ask to be continued later; Ctrl-C asks to stop, a second one insists."""
 

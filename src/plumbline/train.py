@@ -11,11 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from plumbline import config, mistakes
+from plumbline.exits import BY_HAND, DONE, MISTAKE
 
 _HERE = Path(__file__).resolve()
 CONF = next(folder for folder in (_HERE.parents[2] / "conf", _HERE.parent / "conf") if folder.is_dir())  # clone, wheel
-
-DONE, BUG, MISTAKE, DIVERGED, CHECK_FAILED, TO_BE_CONTINUED, BY_HAND = 0, 1, 2, 3, 4, 85, 130  # exit statuses
 
 
 def main() -> int:
@@ -52,6 +51,8 @@ def main() -> int:
     except mistakes.COMPOSITION as error:
         print(f"plumbline: {mistakes.explain(error, folders)}", file=sys.stderr)
         status = MISTAKE
+    except KeyboardInterrupt:  # before there was anything to save
+        status = BY_HAND
     finally:
         for _, known in jobs:
             remove_empty(Path(known.runtime.output_dir))
@@ -64,15 +65,28 @@ def start(cfg: DictConfig, directory: Path, overrides: list[str]) -> int:
         from plumbline.record import read_config
 
         cfg, directory = read_config(cfg, overrides)
-    elif directory == Path.cwd() or (directory / "run.json").exists():
-        what = (
-            "the current folder" if directory == Path.cwd() else "the folder of another run, to go on with by resume=…"
-        )
-        raise config.ConfigError(f"hydra.run.dir={directory}: is {what}; a new run has a folder of its own")
+    elif directory == Path.cwd():
+        raise config.ConfigError(f"hydra.run.dir={directory}: is the current folder; a run has a folder of its own")
+    elif (directory / "run.json").exists():
+        raise config.ConfigError(f"hydra.run.dir={directory}: holds another run; go on with it by resume={directory}")
+    else:
+        only_trusted(cfg, overrides)
     config.check_values(cfg)
     from plumbline.run import run_to_the_end
 
     return run_to_the_end(cfg, directory, overrides)
+
+
+def only_trusted(cfg: DictConfig, overrides: list[str]) -> None:
+    """What may be used is widened on the command line and in conf/train.yaml, by no file that came from elsewhere."""
+    if any(override.startswith("allow") for override in overrides):
+        return
+    trusted = OmegaConf.load(CONF / "train.yaml").allow
+    if surplus := [name for name in cfg.get("allow", []) if name not in trusted]:
+        raise config.ConfigError(
+            f"allow={surplus}: an option file cannot widen what may be used; if you trust it, say "
+            f"'allow=[{','.join([*trusted, *surplus])}]' on the command line"
+        )
 
 
 def remove_empty(directory: Path) -> None:
