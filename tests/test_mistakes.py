@@ -340,3 +340,11 @@ def test_help_lists_every_option_with_its_sentence_and_every_root_value(train, t
     assert ["mine", "A", "model", "of", "my", "own."] in lines
     assert "_piece" not in finished.stdout
     assert {"seed:", "epochs:", "allow:"} <= {line[0] for line in lines if line}
+
+
+def test_an_option_file_cannot_widen_what_may_be_used_and_the_command_line_can(train, tmp_path: Path) -> None:
+    write({"experiment/evil": "# @package _global_\nallow: [plumbline, torch.nn, os]\n"}, tmp_path / "conf")
+    refused = train(LAB, "experiment=evil")
+    assert refused.returncode == 2
+    assert "allow=['os']: an option file cannot widen what may be used" in refused.stderr
+    assert train(LAB, "experiment=evil", "allow=[plumbline,torch.nn]", "epochs=0", "bootstrap=1").returncode == 0

@@ -273,6 +273,6 @@ def test_a_branch_that_starts_at_zero_does_not_stay_there(kind, norm):
 
 def test_a_mistyped_name_is_answered_with_the_nearest_one():
     said = refusal(small, "mlp", norm="bacth")
-    assert said == "model.norm='bacth': no such norm; did you mean 'batch'?; accepted: batch, layer, group, none"
+    assert said == "model.norm='bacth': no such norm (did you mean 'batch'?); accepted: batch, layer, group, none"
     said = refusal(small, "cnn", activation="rleu")
     assert re.match(r"model.activation='rleu': .* 'relu'.*accepted: relu, leaky_relu", said)
