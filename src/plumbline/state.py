@@ -29,8 +29,8 @@ class State:
     epoch: int = 0  # epochs done
     step: int = 0  # updates done in this one
     samples: int = 0  # seen in this epoch
-    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    penalty_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    loss_sum: float | Tensor = 0.0  # over the samples of this epoch; on a GPU a tensor, since to read it is to wait
+    penalty_sum: float | Tensor = 0.0
     watched: Tensor = field(
         default_factory=lambda: torch.zeros(0)
     )  # (2, layers + 1) sums: gradient norms, update ratios
@@ -46,15 +46,8 @@ class State:
 
     def count(self, loss: Tensor, penalty: Tensor | float, samples: int) -> None:
         """Add one update to the epoch's sums, without waiting for the device."""
-        if self.loss_sum.device != loss.device:  # once a run; on mps there is no float64
-            kind = torch.float32 if loss.device.type == "mps" else torch.float64
-            self.loss_sum, self.penalty_sum = (
-                self.loss_sum.to(loss.device, kind),
-                self.penalty_sum.to(loss.device, kind),
-            )
-        self.loss_sum.add_(loss.detach(), alpha=samples)
-        if isinstance(penalty, Tensor):
-            self.penalty_sum.add_(penalty.detach(), alpha=samples)
+        self.loss_sum = self.loss_sum + waiting(loss) * samples
+        self.penalty_sum = self.penalty_sum + waiting(penalty) * samples
         self.samples += samples
         self.step += 1
 
@@ -68,10 +61,8 @@ class State:
 
     def averages(self, names: list[str]) -> dict[str, float]:
         """The epoch's means: the loss as trained, the penalty in it, gradient norms and update ratios by layer."""
-        means = {
-            "fit/loss": (self.loss_sum / self.samples).item(),
-            "fit/penalty": (self.penalty_sum / self.samples).item(),
-        }
+        sums = {"fit/loss": self.loss_sum, "fit/penalty": self.penalty_sum}
+        means = {name: float(value) / self.samples for name, value in sums.items()}
         if self.looks:
             gradients, ratios = (self.watched / self.looks).tolist()
             means["fit/grad_norm"] = gradients[-1]
@@ -82,7 +73,7 @@ class State:
     def next_epoch(self) -> None:
         """Turn to the next epoch: its sums start at nothing."""
         self.epoch, self.step, self.samples, self.looks = self.epoch + 1, 0, 0, 0
-        self.loss_sum, self.penalty_sum = torch.zeros_like(self.loss_sum), torch.zeros_like(self.penalty_sum)
+        self.loss_sum = self.penalty_sum = 0.0
 
     PLAIN = (
         "epoch",
@@ -128,6 +119,15 @@ class State:
                 f"resume: {path} was saved by another network or optimiser than this configuration builds: {error}"
             ) from error
         return note
+
+
+def waiting(loss: Tensor | float) -> float | Tensor:
+    """The loss as a number, where that costs nothing; as a detached tensor where it would wait for the device."""
+    if not isinstance(loss, Tensor):
+        return loss
+    if loss.device.type == "cpu":
+        return loss.item()
+    return loss.detach() if loss.device.type == "mps" else loss.detach().double()
 
 
 def write(content: dict[str, Any], path: Path, keep: bool = False) -> None:
