@@ -13,12 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from plumbline.config import ConfigError
+from plumbline.contract import require
 
 
 def shift(x: Tensor, generator: torch.Generator, *, pixels: int) -> Tensor:
     """Move each image by up to `pixels` in both directions; the border is repeated into the gap."""
     _images("shift", x)
-    _check("shift.pixels", pixels, 0 <= pixels < min(x.shape[2:]), f"in [0, {min(x.shape[2:])}), the image's side")
+    require(
+        "augment.shift.pixels", pixels, 0 <= pixels < min(x.shape[2:]), f"in [0, {min(x.shape[2:])}), the image's side"
+    )
     if pixels == 0:
         return x
     down, right = _integers(x, generator, -pixels, pixels)
@@ -36,7 +39,12 @@ def shifted(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
 def crop(x: Tensor, generator: torch.Generator, *, padding: int) -> Tensor:
     """A random window, of the image's size, of the image with `padding` zeros around it (He et al. 2016, CIFAR-10)."""
     _images("crop", x)
-    _check("crop.padding", padding, 0 <= padding < min(x.shape[2:]), f"in [0, {min(x.shape[2:])}), the image's side")
+    require(
+        "augment.crop.padding",
+        padding,
+        0 <= padding < min(x.shape[2:]),
+        f"in [0, {min(x.shape[2:])}), the image's side",
+    )
     if padding == 0:
         return x
     top, left = _integers(x, generator, 0, 2 * padding)
@@ -48,7 +56,7 @@ def crop(x: Tensor, generator: torch.Generator, *, padding: int) -> Tensor:
 def rotate(x: Tensor, generator: torch.Generator, *, degrees: float) -> Tensor:
     """Turn each image about its centre by up to `degrees` either way; the border is repeated into the corners."""
     _images("rotate", x)
-    _check("rotate.degrees", degrees, 0 <= degrees <= 180, "in [0, 180]")
+    require("augment.rotate.degrees", degrees, 0 <= degrees <= 180, "in [0, 180]")
     if degrees == 0:
         return x
     return rotated(x, (2 * _uniform(x, generator) - 1) * (degrees * pi / 180))
@@ -68,7 +76,7 @@ def flip(x: Tensor, generator: torch.Generator, *, horizontal: float, vertical: 
     """Mirror left and right, or top and bottom, with these probabilities."""
     _images("flip", x)
     for axis, key, probability in ((3, "horizontal", horizontal), (2, "vertical", vertical)):
-        _check(f"flip.{key}", probability, 0 <= probability <= 1, "in [0, 1]")
+        require(f"augment.flip.{key}", probability, 0 <= probability <= 1, "in [0, 1]")
         if probability > 0:
             mirrored = (_uniform(x, generator) < probability)[:, None, None, None]
             x = torch.where(mirrored, x.flip(axis), x)
@@ -81,7 +89,7 @@ def cutout(x: Tensor, generator: torch.Generator, *, size: int) -> Tensor:
     DeVries & Taylor 2017, who found it to matter that some images are left nearly whole.
     """
     _images("cutout", x)
-    _check("cutout.size", size, 0 <= size <= min(x.shape[2:]), f"in [0, {min(x.shape[2:])}], the image's side")
+    require("augment.cutout.size", size, 0 <= size <= min(x.shape[2:]), f"in [0, {min(x.shape[2:])}], the image's side")
     if size == 0:
         return x
     inside = []
@@ -120,8 +128,3 @@ def _integers(x: Tensor, generator: torch.Generator, low: int, high: int) -> Ten
 def _images(name: str, x: Tensor) -> None:
     if x.dim() != 4:
         raise ConfigError(f"augment=[{name}]: needs images (C, H, W), not {tuple(x.shape[1:])}")
-
-
-def _check(key: str, value: object, right: bool, accepted: str) -> None:
-    if not right:
-        raise ConfigError(f"augment.{key}={value}: must be {accepted}")

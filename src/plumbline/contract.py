@@ -18,6 +18,12 @@ class ConfigError(ValueError):
     """A mistake in the command or the configuration: one message with path, value and what would be right."""
 
 
+def require(path: str, value: Any, right: bool, accepted: str) -> None:
+    """Raise ConfigError unless the value is right, saying what would be: `schedule.floor=2: must be in [0, 1]`."""
+    if not right:
+        raise ConfigError(f"{path}={value}: must be {accepted}")
+
+
 def allowed(path: str, name: str, allow: list[str], home: str | None = None) -> None:
     """Raise ConfigError unless the dotted name, or the module it is at home in, lies in an allowed package.
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from plumbline.config import ConfigError, nearest
+from plumbline.contract import require
 from plumbline.regularisers.layers import is_norm, weight_layers
 
 UNUSABLE = {"LBFGS": "a step of it needs a closure", "SparseAdam": "it takes sparse gradients only"}
@@ -34,8 +35,8 @@ class Groups(TypedDict):
 
 def sgd(model: nn.Module, *, momentum: float, nesterov: bool, **groups: Unpack[Groups]) -> Optimizer:
     """Stochastic gradient descent."""
-    _check("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
-    _check("nesterov", nesterov, momentum > 0 or not nesterov, "false without momentum")
+    require("optimiser.momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+    require("optimiser.nesterov", nesterov, momentum > 0 or not nesterov, "false without momentum")
     return _make(torch.optim.SGD, model, groups, momentum=momentum, nesterov=nesterov)
 
 
@@ -57,15 +58,15 @@ def radam(model: nn.Module, *, betas: list[float], eps: float, **groups: Unpack[
 
 def rmsprop(model: nn.Module, *, alpha: float, momentum: float, eps: float, **groups: Unpack[Groups]) -> Optimizer:
     """Steps divided by a running root mean square of the gradient (Hinton 2012)."""
-    _check("alpha", alpha, 0 <= alpha < 1, "in [0, 1)")
-    _check("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
-    _check("eps", eps, 0 < eps < inf, "above 0")
+    require("optimiser.alpha", alpha, 0 <= alpha < 1, "in [0, 1)")
+    require("optimiser.momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+    require("optimiser.eps", eps, 0 < eps < inf, "above 0")
     return _make(torch.optim.RMSprop, model, groups, alpha=alpha, momentum=momentum, eps=eps)
 
 
 def adagrad(model: nn.Module, *, eps: float, **groups: Unpack[Groups]) -> Optimizer:
     """Steps divided by the root of the sum of all squared gradients (Duchi et al. 2011)."""
-    _check("eps", eps, 0 < eps < inf, "above 0")
+    require("optimiser.eps", eps, 0 < eps < inf, "above 0")
     return _make(torch.optim.Adagrad, model, groups, eps=eps)
 
 
@@ -137,10 +138,10 @@ def depths(model: nn.Module) -> dict[nn.Parameter, int]:
 def _make(kind: type[Optimizer], model: nn.Module, groups: Groups, **options: Any) -> Optimizer:
     """The optimiser, in its fastest form, with the decay that was asked for."""
     lr, decay, rates = groups["lr"], groups["weight_decay"], groups["layer_rates"]
-    _check("lr", lr, 0 <= lr < inf, "at least 0 and finite")
-    _check("weight_decay", decay, 0 <= decay < inf, "at least 0 and finite")
+    require("optimiser.lr", lr, 0 <= lr < inf, "at least 0 and finite")
+    require("optimiser.weight_decay", decay, 0 <= decay < inf, "at least 0 and finite")
     pair = rates is None or (len(rates) == 2 and all(0 < rate < inf for rate in rates))
-    _check("layer_rates", rates, pair, "two numbers above 0, or null")
+    require("optimiser.layer_rates", rates, pair, "two numbers above 0, or null")
     parts = parameter_groups(model, lr=lr, weight_decay=decay, spare=groups["spare"], layer_rates=rates)
     accepted = inspect.signature(kind).parameters
     if groups["decoupled"] and kind.__name__ not in ALWAYS_DECOUPLED:
@@ -182,11 +183,6 @@ def _shrink(optimiser: Optimizer, arguments: Any, options: Any) -> None:
 
 
 def _moments(betas: list[float], eps: float) -> dict[str, Any]:
-    _check("betas", betas, len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)")
-    _check("eps", eps, 0 < eps < inf, "above 0")
+    require("optimiser.betas", betas, len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)")
+    require("optimiser.eps", eps, 0 < eps < inf, "above 0")
     return {"betas": tuple(betas), "eps": eps}
-
-
-def _check(key: str, value: object, right: bool, accepted: str) -> None:
-    if not right:
-        raise ConfigError(f"optimiser.{key}={value}: must be {accepted}")

@@ -11,7 +11,7 @@ from itertools import accumulate
 from math import cos, inf, pi
 from typing import Literal
 
-from plumbline.config import ConfigError
+from plumbline.contract import require
 
 LEAST = 1e-3  # of the warm-up: a multiplier of 0 would waste the first step
 
@@ -24,14 +24,14 @@ def constant(progress: float, scores: list[float], *, warmup: float) -> float:
 
 def linear(progress: float, scores: list[float], *, warmup: float, floor: float) -> float:
     """From 1 down to `floor`."""
-    _check("floor", floor, 0 <= floor <= 1, "in [0, 1]")
+    require("schedule.floor", floor, 0 <= floor <= 1, "in [0, 1]")
     ramp, rest = _warm_up(progress, warmup)
     return ramp * (1 - (1 - floor) * rest)
 
 
 def cosine(progress: float, scores: list[float], *, warmup: float, floor: float) -> float:
     """Half a cosine from 1 down to `floor` (Loshchilov & Hutter 2017, without restarts)."""
-    _check("floor", floor, 0 <= floor <= 1, "in [0, 1]")
+    require("schedule.floor", floor, 0 <= floor <= 1, "in [0, 1]")
     ramp, rest = _warm_up(progress, warmup)
     return ramp * _glide(1, floor, rest)
 
@@ -43,9 +43,9 @@ def cosine_restarts(
 
     So that a cycle is a whole number of epochs, train for 1 + 2 + … + cycles epochs, or 2^cycles - 1.
     """
-    _check("floor", floor, 0 <= floor <= 1, "in [0, 1]")
-    _check("cycles", cycles, cycles >= 1, "at least 1")
-    _check("growth", growth, growth in ("add", "double"), "add or double")
+    require("schedule.floor", floor, 0 <= floor <= 1, "in [0, 1]")
+    require("schedule.cycles", cycles, cycles >= 1, "at least 1")
+    require("schedule.growth", growth, growth in ("add", "double"), "add or double")
     ramp, rest = _warm_up(progress, warmup)
     lengths = [i + 1 if growth == "add" else 2**i for i in range(cycles)]
     position = rest * sum(lengths) + 1e-9  # 3/15 of 15 is 3, whatever the rounding
@@ -56,8 +56,8 @@ def cosine_restarts(
 def multistep(progress: float, scores: list[float], *, warmup: float, milestones: list[float], factor: float) -> float:
     """Multiplied by `factor` at each milestone, a fraction of the run (He et al. 2016: tenfold drops)."""
     increasing = all(a < b for a, b in zip([0, *milestones], [*milestones, 1], strict=True))
-    _check("milestones", milestones, increasing, "increasing, each between 0 and 1")
-    _check("factor", factor, 0 < factor < 1, "between 0 and 1")
+    require("schedule.milestones", milestones, increasing, "increasing, each between 0 and 1")
+    require("schedule.factor", factor, 0 < factor < 1, "between 0 and 1")
     ramp, _ = _warm_up(progress, warmup)
     return ramp * factor ** sum(progress >= milestone for milestone in milestones)
 
@@ -66,9 +66,14 @@ def one_cycle(
     progress: float, scores: list[float], *, warmup: float, peak_at: float, start: float, floor: float
 ) -> float:
     """Half a cosine up from `start` to 1 at `peak_at`, half a cosine down to `floor` (Smith 2018)."""
-    _check("start", start, 0 < start <= 1, "in (0, 1]")
-    _check("floor", floor, 0 <= floor <= 1, "in [0, 1]")
-    _check("peak_at", peak_at, warmup <= peak_at and 0 < peak_at < 1, "between 0 and 1 and not before the warm-up ends")
+    require("schedule.start", start, 0 < start <= 1, "in (0, 1]")
+    require("schedule.floor", floor, 0 <= floor <= 1, "in [0, 1]")
+    require(
+        "schedule.peak_at",
+        peak_at,
+        warmup <= peak_at and 0 < peak_at < 1,
+        "between 0 and 1 and not before the warm-up ends",
+    )
     ramp, _ = _warm_up(progress, warmup)
     if progress < peak_at:
         return ramp * _glide(start, 1, progress / peak_at)
@@ -82,10 +87,10 @@ def plateau(
 
     The whole history is replayed, so nothing has to be saved; equals torch's ReduceLROnPlateau.
     """
-    _check("factor", factor, 0 < factor < 1, "between 0 and 1")
-    _check("patience", patience, patience >= 0, "at least 0")
-    _check("threshold", threshold, 0 <= threshold < 1, "in [0, 1)")
-    _check("floor", floor, 0 <= floor <= 1, "in [0, 1]")
+    require("schedule.factor", factor, 0 < factor < 1, "between 0 and 1")
+    require("schedule.patience", patience, patience >= 0, "at least 0")
+    require("schedule.threshold", threshold, 0 <= threshold < 1, "in [0, 1)")
+    require("schedule.floor", floor, 0 <= floor <= 1, "in [0, 1]")
     ramp, _ = _warm_up(progress, warmup)
     multiplier, best, waited = 1.0, inf, 0
     for score in scores:
@@ -101,7 +106,7 @@ def plateau(
 def _warm_up(progress: float, warmup: float) -> tuple[float, float]:
     """(the warm-up's factor in (0, 1], how much of the rest of the run is over)."""
     assert 0 <= progress <= 1, progress
-    _check("warmup", warmup, 0 <= warmup < 1, "in [0, 1), a fraction of the run")
+    require("schedule.warmup", warmup, 0 <= warmup < 1, "in [0, 1), a fraction of the run")
     if progress < warmup:
         return max(progress / warmup, LEAST), 0.0
     return 1.0, (progress - warmup) / (1 - warmup)
@@ -110,8 +115,3 @@ def _warm_up(progress: float, warmup: float) -> tuple[float, float]:
 def _glide(high: float, low: float, done: float) -> float:
     """Half a cosine from `high` (done 0) to `low` (done 1)."""
     return low + (high - low) * (1 + cos(pi * done)) / 2
-
-
-def _check(key: str, value: object, right: bool, accepted: str) -> None:
-    if not right:
-        raise ConfigError(f"schedule.{key}={value}: must be {accepted}")
