@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from plumbline.data.core import Spec, Split
-from plumbline.loop import Diverged, Training, epoch_order, fit, groups, predict, supervised, updates_per_epoch
+from plumbline.loop import Diverged, Training, epoch_order, fit, groups, predict, supervised, updates_per_epoch, usable
 from plumbline.losses import cross_entropy
 from plumbline.state import State
 
@@ -88,7 +88,9 @@ def test_an_epoch_visits_every_sample_once_in_an_order_of_its_own(seed: int) -> 
 def test_the_number_of_updates_is_what_the_groups_yield(n: int, size: int, accumulate: int, updates: int) -> None:
     split = samples(n)
     assert updates_per_epoch(n, size, accumulate) == updates
-    assert len(list(groups(split.batches(size, torch.arange(n)), accumulate, size))) == updates
+    order = torch.arange(n)[: usable(n, size)]
+    assert len(list(groups(split.batches(size, order), accumulate))) == updates
+    assert [len(y) for _, y in split.batches(size, order)][-1] > 1 or n == 1 or size == 1
 
 
 def test_the_gradient_is_clipped_to_the_norm_asked_for_and_recorded_as_it_was() -> None:
@@ -149,3 +151,20 @@ def test_prediction_is_in_evaluation_mode_in_storage_order_and_leaves_the_mode_a
     assert model.training
     assert torch.equal(y, split.y)
     assert torch.equal(outputs, model.eval()(split.x).float())
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_an_epoch_that_goes_on_leaves_out_the_same_last_sample(stop: int) -> None:
+    """33 samples in batches of 8: the last one alone is no batch, also when it is all that is left."""
+    weights = []
+    for stops in (None, stop + 1):
+        parts, state = training(network())
+        options = {"seed": 0, "epochs": 1, "batch_size": 8, "accumulate": 1, "watch": 0}
+        going = fit(parts, state, samples(33), supervised, lambda p, s: 1.0, **options)
+        for _ in range(stops or 0):
+            next(going)
+        if stops:  # the same state, a new generator: as a resumed run has
+            going = fit(parts, state, samples(33), supervised, lambda p, s: 1.0, **options)
+        assert next(news for news in going if news)["step"] == 4
+        weights.append(torch.cat([p.flatten() for p in parts.model.parameters()]))
+    assert torch.equal(*weights)

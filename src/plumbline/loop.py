@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -131,13 +132,12 @@ def fit(
     names = watched(model)
     while state.epoch < epochs:
         model.train()
-        order = epoch_order(len(train), seed, state.epoch)
+        order = epoch_order(len(train), seed, state.epoch)[: usable(len(train), batch_size)]
         seeds = np.random.SeedSequence([seed, state.epoch]).generate_state(updates, np.uint64)
         look_at = {int((k + 0.5) * updates / watch) for k in range(min(watch, updates))} if watch else set()
         seen_before, started = state.samples, time.perf_counter()
-        for batches in groups(
-            train.batches(batch_size, order[state.step * batch_size * accumulate :]), accumulate, batch_size
-        ):
+        left = order[state.step * batch_size * accumulate :]
+        for batches in groups(train.batches(batch_size, left), accumulate):
             progress = (state.epoch + state.step / updates) / epochs
             multiplier = schedule(progress, state.scores)
             for group in optimiser.param_groups:
@@ -157,7 +157,7 @@ def fit(
             state.count(loss, training.penalty, sum(len(y) for _, y in batches))
             yield None
         if not math.isfinite(float(state.loss_sum)):
-            raise Diverged(training.blame(batches[-1][0]))
+            raise Diverged(training.blame(next(train.batches(batch_size, order))[0]))
         seconds = time.perf_counter() - started
         record = {
             "epoch": state.epoch + 1, "step": (state.epoch + 1) * updates, "lr": optimiser.param_groups[-1]["lr"],
@@ -174,26 +174,19 @@ def planned(schedule: Schedule, optimiser: torch.optim.Optimizer) -> Callable[[f
     return lambda progress: initial * schedule(progress, [])
 
 
+def usable(samples: int, batch_size: int) -> int:
+    """How many samples an epoch visits: a last batch of one is left out, for batch norm cannot use it."""
+    return samples - (samples > batch_size > 1 and samples % batch_size == 1)
+
+
 def updates_per_epoch(samples: int, batch_size: int, accumulate: int) -> int:
-    """How many updates an epoch has; a last batch of one sample is left out, for batch norm cannot use it."""
-    batches, rest = divmod(samples, batch_size)
-    batches += rest > 1 or (rest == 1 and (batches == 0 or batch_size == 1))
-    return -(-batches // accumulate)
+    """How many updates an epoch has."""
+    return math.ceil(math.ceil(usable(samples, batch_size) / batch_size) / accumulate)
 
 
-def groups(batches: Iterator[Batch], accumulate: int, batch_size: int) -> Iterator[list[Batch]]:
+def groups(batches: Iterator[Batch], accumulate: int) -> Iterator[list[Batch]]:
     """The batches of each update."""
-    held: list[Batch] = []
-    first = True
-    for batch in batches:
-        if len(batch[1]) == 1 and batch_size > 1 and not first:
-            break
-        first = False
-        held.append(batch)
-        if len(held) == accumulate:
-            yield held
-            held = []
-    if held:
+    while held := list(itertools.islice(batches, accumulate)):
         yield held
 
 
