@@ -21,12 +21,12 @@ TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def choose(name: str) -> torch.device:
     """The device of a name; `auto` takes CUDA, then MPS, then the CPU. One that is not there is the user's mistake."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    device = torch.device(name)
+    device = torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]) if name == "auto" else name)
     if not there[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         usable = [kind for kind, present in there.items() if present]
         raise ConfigError(f"device={name}: is not on this machine; usable here: auto, {', '.join(usable)}")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())  # set_device wants its number
     return device
 
 
