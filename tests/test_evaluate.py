@@ -102,3 +102,25 @@ def test_a_configuration_that_is_read_back_cannot_widen_what_is_allowed(run, eva
     for done in (evaluate(f"run={folder}"), train(f"resume={folder}")):
         assert done.returncode == 2
         assert "os.system: lies outside the packages" in done.stderr
+
+
+def test_a_run_that_was_copied_elsewhere_does_not_forget_its_opening(run, evaluate, tmp_path: Path) -> None:
+    import shutil
+
+    run("epochs=1", folder="a/run")
+    assert evaluate("run=a/run").returncode == 0
+    (tmp_path / "b").mkdir()
+    shutil.copytree(tmp_path / "a" / "run", tmp_path / "b" / "run")
+    for ledger_file in tmp_path.glob("**/test_ledger.jsonl"):
+        ledger_file.unlink()
+    again = evaluate("run=b/run")
+    assert again.returncode == 2
+    assert "opened once before" in again.stderr
+
+
+def test_half_a_line_in_the_ledger_is_named(run, evaluate, tmp_path: Path) -> None:
+    run("epochs=1", folder="a")
+    (tmp_path / "test_ledger.jsonl").write_text('{"time": "2026')
+    done = evaluate("run=a")
+    assert done.returncode == 2
+    assert "test_ledger.jsonl, line 1: is not an opening" in done.stderr

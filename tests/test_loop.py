@@ -168,3 +168,20 @@ def test_an_epoch_that_goes_on_leaves_out_the_same_last_sample(stop: int) -> Non
         assert next(news for news in going if news)["step"] == 4
         weights.append(torch.cat([p.flatten() for p in parts.model.parameters()]))
     assert torch.equal(*weights)
+
+
+def test_a_network_that_works_in_place_does_not_change_the_data() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(6, 3).double()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x -= 1.0
+            return self.head(x)
+
+    split = samples(20)
+    before = split.x.clone()
+    first, _ = predict(InPlace(), split, 10, torch.no_grad)
+    assert torch.equal(split.x, before)
+    assert first.shape == (20, 3)

@@ -181,6 +181,17 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(run, train, tmp_path: Pat
     assert noted(folder)["status"] == "finished"
 
 
+def test_a_run_whose_record_is_gone_goes_on_from_its_checkpoint(run, train, tmp_path: Path) -> None:
+    _, folder = run(*QUICK)
+    before = records(folder)
+    (folder / "run.json").unlink()
+    assert train(f"resume={folder}").returncode == 0
+    assert records(folder) == before
+    (folder / "run.json").write_text('{"status": "fin')
+    cut = train(f"resume={folder}")
+    assert (cut.returncode, "cannot be read" in cut.stderr, "Traceback" in cut.stderr) == (2, True, False)
+
+
 def test_a_stopped_run_refuses_other_data_than_it_began_with(train, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     rows = [f"{k % 7},{(k * 3) % 5},{'ab'[k % 2]}" for k in range(60)]

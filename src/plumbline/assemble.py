@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from plumbline import device, tasks
 from plumbline.config import ConfigError, build
 from plumbline.contract import place
-from plumbline.data.core import Data, Spec
+from plumbline.data.core import Data, Spec, Split
 from plumbline.loop import Diverged, Schedule, Step, Training
 from plumbline.regularisers import Regulariser
 from plumbline.state import State
@@ -24,9 +24,10 @@ from plumbline.state import State
 def assemble(cfg: DictConfig, data: Data, where: torch.device) -> tuple[Training, State, Step, Schedule]:
     """Everything a run trains with, on its device, as seed and data make it."""
     with mistakes_in("data"):
-        prior = tasks.prior(data.spec, data.train).float()
-        for split in (data.train, data.val):
+        for name, split in (("train", data.train), ("val", data.val)):
+            check_split(data.spec, split, name)
             split.to(where, cfg.channels_last)
+        prior = tasks.prior(data.spec, data.train).float()
     return build_all(cfg, data.spec, prior, where)
 
 
@@ -63,10 +64,48 @@ def rehearse(cfg: DictConfig, spec: Spec) -> list[dict[str, Any]]:
             for regulariser in training.regularisers:
                 regulariser.batch(x, y, training.generator)
         with mistakes_in("loss"):
-            training.loss(outputs.detach(), y)
-        with mistakes_in("step"):
-            step(training, [(x, y)] * cfg.accumulate)
+            each = training.loss(outputs.detach().float(), y, reduction="none")
+        if not isinstance(each, Tensor) or each.shape != (samples,):
+            raise ConfigError(f"loss: with reduction='none' it gave {shown(each)}; it must be the ({samples},) losses")
+        with mistakes_in("step"), suppress(Diverged):  # random numbers may be none that this network can take
+            got = step(training, [(x, y)] * cfg.accumulate)
+            if not isinstance(got, Tensor) or got.numel() != 1:
+                raise ConfigError(
+                    f"step: {cfg.step._target_} gave {shown(got)}; it must return the loss, a scalar tensor"
+                )
     return found
+
+
+def shown(value: Any) -> str:
+    """What a component gave, in a few words."""
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def check_split(spec: Spec, split: Split, name: str) -> None:
+    """Raise ConfigError unless a split is what the spec says: some samples, of its shape, with targets of its task."""
+    if not len(split):
+        raise ConfigError(f"data: {name} has no samples")
+    x, _ = next(iter(split.batches(1)))
+    y = split.targets
+    if tuple(x.shape[1:]) != tuple(spec.shape) or x.dtype != torch.float32:
+        raise ConfigError(
+            f"data: {name} has inputs of shape {tuple(x.shape[1:])} and type {x.dtype}; "
+            f"its spec says {tuple(spec.shape)}, and they must be torch.float32"
+        )
+    if spec.task == "classification":
+        if y.dtype != torch.int64 or y.dim() != 1 or not 0 <= int(y.min()) <= int(y.max()) < spec.outputs:
+            raise ConfigError(
+                f"data: {name} has targets of shape {tuple(y.shape)} and type {y.dtype} from {y.min()} to {y.max()}; "
+                f"they must be ({len(split)},) whole numbers (torch.int64) from 0 to {spec.outputs - 1}"
+            )
+    elif y.dtype != torch.float32 or tuple(y.shape) != (len(split), spec.outputs):
+        raise ConfigError(
+            f"data: {name} has targets of shape {tuple(y.shape)} and type {y.dtype}; "
+            f"they must be ({len(split)}, {spec.outputs}) torch.float32"
+        )
+    elif not y.isfinite().all():
+        row = int((~y.isfinite().all(1)).nonzero()[0])
+        raise ConfigError(f"data: sample {split.ids[row]} of {name} has a target that is not a finite number")
 
 
 @torch.no_grad()
@@ -120,17 +159,24 @@ def build_all(
             if not isinstance(regulariser, Regulariser):
                 raise ConfigError(f"regulariser: {type(regulariser).__name__} is no plumbline.regularisers.Regulariser")
             regulariser.attach(model)
-    device.place(model, where, cfg.channels_last, cfg.compile and not rehearsal)
+    with mistakes_in("model"):
+        device.place(model, where, cfg.channels_last, cfg.compile and not rehearsal)
     with mistakes_in("optimiser"):
         optimiser = build(cfg.optimiser)(model)
+        if not isinstance(optimiser, torch.optim.Optimizer):
+            raise ConfigError(
+                f"optimiser: {cfg.optimiser._target_} gave {shown(optimiser)}; it must be a torch optimiser"
+            )
         for group in optimiser.param_groups:
             group.setdefault("initial_lr", group["lr"])
     with mistakes_in("loss"):
         loss = build(cfg.loss)(spec)
     with mistakes_in("schedule"):
         schedule = build(cfg.schedule)
-        for progress in (0.0, 0.5, 1.0):
-            schedule(progress, [])
+        for progress in (k / 200 for k in range(201)):
+            rate = schedule(progress, [])
+            if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
+                raise ConfigError(f"schedule: gives {rate} at progress {progress:g}; it must be a number of at least 0")
     scaler = device.scaler(where, cfg.precision)
     ema = None if cfg.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema))
     training = Training(
@@ -147,7 +193,7 @@ def mistakes_in(group: str, what: str = "") -> Iterator[None]:
         yield
     except (ConfigError, Diverged):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = str(error).strip().splitlines() or [""]
         raise ConfigError(
             f"{group}: {what + ': ' if what else ''}{type(error).__name__}: {reason[0]}{place(error)}"

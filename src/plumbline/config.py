@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -106,6 +107,9 @@ def check_values(cfg: DictConfig) -> None:
             raise ConfigError(
                 f"{key}={cfg[key]}: no such choice{nearest(cfg[key], accepted)}; accepted: {', '.join(accepted)}"
             )
+    if cfg.threads is not None and cfg.threads > 4 * (os.cpu_count() or 1):
+        raise ConfigError(f"threads={cfg.threads}: this machine has {os.cpu_count()} processors; null chooses")
+    OmegaConf.resolve(cfg.copy())  # an interpolation that leads nowhere is said now
     if not 0 < cfg.save_minutes < inf:
         raise ConfigError(f"save_minutes={cfg.save_minutes}: must be above 0 and finite")
     if cfg.grad_clip is not None and not 0 < cfg.grad_clip < inf:

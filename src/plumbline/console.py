@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,13 @@ class Console:
 
     def say(self, words: str | None) -> None:
         if words:
-            self.rich.print(words, markup=False)
+            self._print(words, markup=False)
+
+    def _print(self, *content: Any, **options: Any) -> None:
+        try:
+            self.rich.print(*content, **options)
+        except (OSError, SystemExit):  # a closed pipe: rich would end the run for it
+            self.rich.file = open(os.devnull, "w")  # noqa: SIM115 - until the end
 
     def __enter__(self) -> Console:
         return self
@@ -100,9 +108,9 @@ class Console:
         for metric, ends in run["interval"].items():
             row = (f"{run['best'][metric]:.4f}", f"{ends[0]:.4f} – {ends[1]:.4f}", f"{run['baseline'][metric]:.4f}")
             table.add_row(metric, *row, style="bold" if metric == self.objective else "")
-        self.rich.print()
-        self.rich.print(table)
-        self.rich.print()
+        self._print()
+        self._print(table)
+        self._print()
         for finding in run["findings"]:
             if finding["severity"] != "ok":
                 self.say(f"{finding['severity'].upper()}  {finding['id']}: {finding['message']}")
@@ -110,4 +118,5 @@ class Console:
             f"best epoch {int(run['best']['epoch'])} of {self.epochs}, {run['seconds']:.1f} s; the test set stays sealed"
         )
         self.say(f"report: {record.directory / 'report.html'}")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()

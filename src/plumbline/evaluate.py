@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ def main() -> int:
     sys.path[1:1] = [folder for folder in code_folders(words) if folder not in sys.path]
     config.register()
     try:
-        request = read_request([word for word in words if not word.startswith("-")])
+        request = read_request(words)
         evaluate(request)
     except mistakes.COMPOSITION as error:
         print(f"plumbline: {mistakes.explain(error, [CONF])}", file=sys.stderr)
@@ -68,19 +67,21 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
     """The test metrics with their 95 % intervals, as noted in run.json. What can fail is tried before the seal."""
     from plumbline import device, tasks
     from plumbline.assemble import assemble, mistakes_in, rehearse
-    from plumbline.record import save_predictions, saved_config, write_json
+    from plumbline.record import lock, read_json, save_predictions, saved_config, write_json
     from plumbline.report.page import write_report
     from plumbline.scoring import Scoring, load_best
 
     directory = Path(request.run)
     allow = request.allow or OmegaConf.load(CONF / "train.yaml").allow
     cfg = saved_config(directory, "run", list(allow))
-    run = json.loads((directory / "run.json").read_text())
+    held = lock(directory)  # nobody trains in it meanwhile, nor writes its record
+    run = read_json(directory / "run.json")
     if not (directory / "best.pt").exists():
         raise ConfigError(f"run={directory}: has no best weights, its status is {run['status']}; train it first")
     config.check_config(cfg)
     where = device.choose(request.device)
-    data = config.build(cfg.data)()
+    with mistakes_in("data"):
+        data = config.build(cfg.data)()
     layers = rehearse(cfg, data.spec)
     device.prepare(where, cfg.threads, cfg.batch_size * sum(layer["multiply_adds"] for layer in layers))
     training, state, _, _ = assemble(cfg, data, where)
@@ -89,12 +90,12 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
     scoring = Scoring(data, training, cfg)
     load_best(state.network, directory / "best.pt")
 
-    opening = open_ledger(directory, cfg, data.identity(), request.again)
+    here = (run["test"] or {}).get("openings", 0)
+    opening = open_ledger(directory, cfg, data.identity(), request.again, here)
     with mistakes_in("data", "the test set cannot be read"):
         test = data.open_test(opening)
     test.to(where, cfg.channels_last)
     outputs, losses, targets = scoring.outputs(state.network, test)
-    save_predictions(directory / "test_predictions.npz", data, test, outputs, losses, targets)
     values = {"loss": losses.mean().item(), **tasks.score(data.spec, outputs, targets, data.target_scale)}
     ends = tasks.interval(data, outputs, losses, targets, cfg.bootstrap, prefix="test")
     metrics = {
@@ -109,9 +110,11 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
         "left_out": test.left_out,
         "metrics": metrics,
     }
+    show(found, directory)  # the seal is broken: the number comes first, whatever the disk says
     write_json(directory / "run.json", run | {"test": found})
+    save_predictions(directory / "test_predictions.npz", data, test, outputs, losses, targets)
     write_report(directory)
-    show(found, directory)
+    held.close()
     return found
 
 

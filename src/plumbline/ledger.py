@@ -6,8 +6,10 @@ import fcntl
 import getpass
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -27,9 +29,10 @@ class Opening:
     written: bool
 
 
-def open_ledger(directory: Path, cfg: DictConfig, identity: str, again: str | None) -> Opening:
+def open_ledger(directory: Path, cfg: DictConfig, identity: str, again: str | None, here: int) -> Opening:
     """Write the opening of a test set into the ledger, before anything of it is read; return the proof.
 
+    here: how often this run's own record says it was opened, wherever its folder has been since.
     Raises ConfigError where any run opened the same data before and no reason is given.
     """
     path = ledger_of(directory, cfg)
@@ -37,15 +40,16 @@ def open_ledger(directory: Path, cfg: DictConfig, identity: str, again: str | No
     with open(path, "a+", encoding="utf-8") as ledger:
         fcntl.flock(ledger, fcntl.LOCK_EX)  # two evaluations at once are two openings
         ledger.seek(0)
-        earlier = [line for line in map(json.loads, ledger) if line["data"] == identity]
-        if earlier and not (again or "").strip():
-            last = earlier[-1]
-            times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
+        earlier = [line for line in read_lines(path, ledger) if line["data"] == identity]
+        count = max(len(earlier), here)
+        if count and not (again or "").strip():
+            last = f", last on {earlier[-1]['time']} by {earlier[-1]['run']}" if earlier else ""
+            times = "once" if count == 1 else f"{count} times"
             raise ConfigError(
-                f"run={directory}: the test set of these data was opened {times} before, last on {last['time']} by "
-                f"{last['run']}; each further look makes its number more optimistic. If you must: again='the reason'"
+                f"run={directory}: the test set of these data was opened {times} before{last}; each further look "
+                "makes its number more optimistic. If you must: again='the reason'"
             )
-        opening = Opening(len(earlier) + 1, again, now(), written=True)
+        opening = Opening(count + 1, again, now(), written=True)
         line = {
             "time": opening.time,
             "run": str(directory),
@@ -56,10 +60,28 @@ def open_ledger(directory: Path, cfg: DictConfig, identity: str, again: str | No
             "user": getpass.getuser(),
             "commit": git and git["commit"],
         }
-        ledger.write(json.dumps(line, ensure_ascii=False) + "\n")
-        ledger.flush()
-        os.fsync(ledger.fileno())
+        whole = os.fstat(ledger.fileno()).st_size
+        try:
+            ledger.write(json.dumps(line, ensure_ascii=False) + "\n")
+            ledger.flush()
+            os.fsync(ledger.fileno())
+        except OSError:
+            os.ftruncate(ledger.fileno(), whole)  # half a line would close the ledger for everyone
+            raise
     return opening
+
+
+def read_lines(path: Path, ledger: Iterable[str]) -> list[dict[str, Any]]:
+    """The openings in a ledger; raises ConfigError at a line that is none."""
+    found = []
+    for number, line in enumerate(ledger, 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise ConfigError(
+                f"{path}, line {number}: is not an opening ({error}); mend or remove that line"
+            ) from error
+    return found
 
 
 def ledger_of(directory: Path, cfg: DictConfig) -> Path:

@@ -245,11 +245,14 @@ def first_nonfinite(model: nn.Module, x: Tensor) -> str:
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
     hooks = [module.register_forward_hook(look(name or type(module).__name__)) for name, module in leaves]
     try:
-        model(x)
+        output = model(x)
     finally:
         for hook in hooks:
             hook.remove()
-    return f"the layer {found[0]}" if found else "the loss itself: the network's outputs are finite"
+    if found:
+        return f"the layer {found[0]}"
+    finite = not isinstance(output, Tensor) or bool(output.isfinite().all())
+    return "the loss itself: the network's outputs are finite" if finite else "the network's output"
 
 
 @torch.inference_mode()
@@ -262,7 +265,7 @@ def predict(
     outputs, targets = [], []
     for x, y in split.batches(batch_size, order):
         with autocast():
-            outputs.append(model(x).float())
+            outputs.append(model(x.clone()).float())  # a model that works in place shall not change the data
         targets.append(y)
     model.train(was_training)
     return torch.cat(outputs), torch.cat(targets)

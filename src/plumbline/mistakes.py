@@ -19,7 +19,7 @@ from plumbline.config import COMBINED, GROUPS, Config
 from plumbline.contract import ConfigError, describe, nearest, shown
 
 COMPOSITION = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
-ANYTHING = (*COMPOSITION, ValueError, OSError)  # what Hydra raises of its own, and what reading a file does
+ANYTHING = (*COMPOSITION, ValueError, OSError, AssertionError, RecursionError)  # Hydra's own, and a file's
 
 
 def groups(folders: list[Path]) -> list[str]:
@@ -99,6 +99,10 @@ def explain(error: Exception, folders: list[Path]) -> str:
         return f"{files[0] if files else 'an option file'}: is not UTF-8: {error.reason} in line {line}"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}; runs go where outputs=… says"
+    if isinstance(error, RecursionError):
+        return "an option file's defaults list includes itself"
+    if isinstance(error, AssertionError):
+        return "an option file's defaults list needs `override` before a group: `- override /group: option`"
     if isinstance(error, yaml.YAMLError):
         return " ".join(str(error).split())
     return _of_a_key(error, folders)

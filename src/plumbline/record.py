@@ -70,13 +70,16 @@ class Record:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = lock(directory)
+        for rubbish in directory.glob(".*.[0-9]*"):  # of a process that was killed while it wrote
+            rubbish.unlink(missing_ok=True)
+        self.resumed, self.training = cfg.resume is not None, False
         begun = (directory / "run.json").exists()  # a run killed in its first moment has none yet
-        self.resumed = cfg.resume is not None and begun
-        if begun and not self.resumed:
+        if not self.resumed and (begun or (directory / "last.pt").exists()):
             raise ConfigError(f"{directory}: holds a run already; go on with it by resume={directory}")
         self.began, self.earlier = time.monotonic(), 0.0
-        if self.resumed:
-            self.run = json.loads((directory / "run.json").read_text())
+        self.found_as: dict[str, Any] | None = None
+        if self.resumed and begun:
+            self.run = read_json(directory / "run.json")
             self.earlier, self.found_as = self.run["seconds"], dict(self.run)
             self.note(
                 status="running",
@@ -87,8 +90,11 @@ class Record:
                 process=_process(),
             )
             return
-        write_text(directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+        if not self.resumed:
+            write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+            write_text(directory / "config.yaml", OmegaConf.to_yaml(findable(cfg), resolve=True))
+        elif (directory / "overrides.yaml").exists():
+            overrides = list(OmegaConf.load(directory / "overrides.yaml"))
         self.run = {
             "status": "running", "name": cfg.name, "question": cfg.question, "command": command(overrides),
             "started": now(), "heartbeat": now(), "process": _process(), "finished": None, "seconds": 0.0,
@@ -104,11 +110,11 @@ class Record:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         """Note how a run ended that did not finish, and write its report."""
-        if error is None:
-            return
         try:
-            if self.resumed and isinstance(error, ConfigError):  # it could not go on: it is what it was
-                self.run = self.found_as
+            if error is None:
+                return
+            if self.found_as is not None and not self.training and isinstance(error, ConfigError):
+                self.run = self.found_as  # it could not go on: it is what it was
                 self.note()
                 return
             status = "stopped" if isinstance(error, KeyboardInterrupt) else getattr(error, "status", "failed")
@@ -120,6 +126,8 @@ class Record:
                 write_report(self.directory)
         except OSError as full:  # the disk, most likely: what is there stays as it is
             print(f"plumbline: {self.directory}: could not be written to ({full})", file=sys.stderr)
+        finally:
+            self._lock.close()
 
     def note(self, **changes: Any) -> None:
         """Change run.json: at once, and wholly."""
@@ -176,9 +184,32 @@ class Record:
         self.beat()
 
 
+def findable(cfg: DictConfig) -> DictConfig:
+    """The configuration with the data's own paths absolute, so that it serves from any folder."""
+    cfg = cfg.copy()
+    for key in ("file", "root"):
+        path = cfg.data.get(key)
+        if isinstance(path, str) and Path(path).exists():
+            OmegaConf.update(cfg, f"data.{key}", str(Path(path).resolve()))
+    return cfg
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a run's folder; raises ConfigError where it is not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error}); without it, delete it and say resume={path.parent}"
+        ) from error
+
+
 def lock(directory: Path) -> Any:
     """Hold the folder for this process, until it ends however it ends; raises ConfigError where another holds it."""
-    file = open(directory / ".lock", "w")  # noqa: SIM115 - open as long as the run
+    try:
+        file = open(directory / ".lock", "w")  # noqa: SIM115 - open as long as the run
+    except OSError as error:
+        raise ConfigError(f"{directory}: cannot be written to ({error.strerror})") from error
     for attempt in range(20):  # a killed run's loader processes live on for a moment
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -202,9 +233,12 @@ def save_predictions(path: Path, data: Data, split: Split, outputs: Tensor, loss
         outputs, targets = data.target_scale.inverse(outputs), data.target_scale.inverse(targets)
     arrays = {"targets": targets, "outputs": outputs, "losses": losses, "worst": worst, "worst_inputs": inputs}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        np.savez(file, ids=split.ids, **{key: array.contiguous().cpu().numpy() for key, array in arrays.items()})
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, ids=split.ids, **{key: array.contiguous().cpu().numpy() for key, array in arrays.items()})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_config(asked: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path]:
@@ -241,22 +275,24 @@ def saved_config(directory: Path, word: str, allow: list[str]) -> DictConfig:
 
 def read_run(directory: Path) -> dict[str, Any]:
     """run.json, with a `running` that gives no sign of life any more shown as lost."""
-    run = json.loads((directory / "run.json").read_text())
-    if run["status"] == "running" and not alive(run):
+    run = read_json(directory / "run.json")
+    if run["status"] == "running" and not alive(run, directory):
         run["status"] = "lost"
     return run
 
 
-def alive(run: dict[str, Any]) -> bool:
-    """Whether a running run is: by its process on this machine, by its last heartbeat on another."""
-    if run["process"]["host"] == platform.node():
-        try:
-            os.kill(run["process"]["id"], 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-    return (datetime.now().astimezone() - datetime.fromisoformat(run["heartbeat"])).total_seconds() < STALE_SECONDS
+def alive(run: dict[str, Any], directory: Path) -> bool:
+    """Whether a running run is: by the lock its process holds on this machine, by its last heartbeat on another."""
+    if run["process"]["host"] != platform.node():
+        return (datetime.now().astimezone() - datetime.fromisoformat(run["heartbeat"])).total_seconds() < STALE_SECONDS
+    try:
+        with open(directory / ".lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def _process() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from plumbline.checks.model import first_loss
 from plumbline.checks.result import beats_baseline
 from plumbline.config import ConfigError, build, check_config
 from plumbline.console import Console
+from plumbline.contract import place
 from plumbline.data.core import Data
 from plumbline.loop import Diverged, fit, planned, updates_per_epoch
 from plumbline.record import Clock, Record, save_predictions
@@ -47,9 +49,13 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
         facts["baseline"] = tasks.baseline(data, training.loss)
         record.describe(data, training.model, where, planned(schedule, training.optimiser), **facts)
         word = state.load(directory / "last.pt") if record.resumed else None
+        if state.best and not (directory / "best.pt").exists():
+            raise ConfigError(f"resume={directory}: best.pt is gone, and the best weights with it; start a new run")
+        record.training = True
         record.metrics(state.records)
         if not state.records and not state.step:
-            record.found(first_loss(scoring.first_loss(training.model), training.loss.expected_first))
+            expected = getattr(training.loss, "expected_first", None)  # a loss of one's own may have none
+            record.found(first_loss(scoring.first_loss(training.model), expected))
 
         updates = updates_per_epoch(len(data.train), cfg.batch_size, cfg.accumulate)
         with Console(cfg.epochs, updates, objective) as console, Trackers(cfg, record, console) as trackers:
@@ -61,7 +67,7 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
             load_best(state.network, directory / "best.pt")
             outputs, losses, targets = scoring.outputs(state.network, data.val)
             save_predictions(directory / "predictions.npz", data, data.val, outputs, losses, targets)
-            record.note(interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap))
+            record.note(best=state.best, interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap))
             record.found(beats_baseline(record.run))
             record.note(status="finished")
             write_report(directory)
@@ -95,15 +101,16 @@ def follow(
         return patience is not None and bool(state.best) and state.epoch - state.best["epoch"] >= patience
 
     while not waited() and (epoch := next(epochs, END)) is not END:
+        asked = signals.asked  # once a turn: what is asked after the saving waits for the next
         if epoch is not None:
             keep(epoch)
-        elif signals.asked or saving.due():
+        elif asked or saving.due():
             state.save(last)
         if beating.due():
             record.beat()
         console.step(state)
-        if signals.asked:
-            raise Left(signals.asked)
+        if asked:
+            raise Left(asked)
     if waited():
         console.say(f"no better {objective} for {patience} epochs: ended early")
     if not state.records:  # no epoch was asked for: the network as it is
@@ -123,11 +130,20 @@ def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str]) -> in
             print(f"stopped at once, at the last checkpoint; {go_on}")
             return exits.BY_HAND
         except Diverged as error:
-            print(f"diverged: {error}\nreport: {directory / 'report.html'}", file=sys.stderr)
+            report = directory / "report.html"
+            print(f"diverged: {error}" + (f"\nreport: {report}" if report.exists() else ""), file=sys.stderr)
             return exits.DIVERGED
         except OSError as error:
             if not isinstance(error, NotSaved) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             print(f"plumbline: {error}; make room, then {go_on}", file=sys.stderr)
             return exits.BUG
+        except ConfigError:
+            raise
+        except Exception as error:
+            if not (where := place(error)) or str(Path(__file__).parent) in where:
+                raise
+            if directory.is_dir():
+                (directory / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+            raise ConfigError(f"your code raised {type(error).__name__}: {error}{where}; see traceback.txt") from error
     return exits.DONE

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from plumbline import tasks
 from plumbline.data.core import Data, Scale, Split
-from plumbline.loop import Training, predict
+from plumbline.loop import Diverged, Training, first_nonfinite, predict
 from plumbline.state import State, read
 
 
@@ -28,6 +28,12 @@ class Scoring:
     def outputs(self, network: nn.Module, split: Split, order: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(outputs (N, outputs), loss of each sample (N,), targets)."""
         outputs, targets = predict(network, split, self.batch_size, self.training.autocast, order)
+        broken = ~outputs.isfinite().all(1)
+        if broken.any():
+            row = int(broken.nonzero()[0]) if order is None else int(order[broken.nonzero()[0].cpu()])
+            x, _ = next(iter(split.batches(1, torch.tensor([row]))))
+            began = first_nonfinite(network.eval(), x)
+            raise Diverged(f"the outputs are not finite for sample {split.ids[row]}; it began in {began}")
         return outputs, self.training.loss(outputs, targets, reduction="none"), targets
 
     def metrics(self, network: nn.Module, split: Split, prefix: str, order: Tensor | None = None) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from types import FrameType, TracebackType
 from typing import ClassVar
@@ -32,8 +33,10 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            if self.asked is not None:
-                raise KeyboardInterrupt
-            print("\nsaving at the end of this step; press again to leave at once", flush=True)
+        insists = number == signal.SIGINT and self.asked is not None
         self.asked = self.STATUS[signal.Signals(number)]
+        if insists:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            with contextlib.suppress(OSError, RuntimeError):  # nobody may be listening, or be spoken to right now
+                print("\nsaving at the end of this step; press again to leave at once", flush=True)

@@ -106,6 +106,10 @@ class State:
         if not path.exists() and not before(path).exists():
             return "there is no checkpoint yet: starting from the beginning"
         content, note = read(path)
+        if note is not None and path.exists():
+            os.replace(
+                path, path.with_name(path.name + ".damaged")
+            )  # or the next save would put it in the good one's place
         for key in self.PLAIN:
             setattr(self, key, content[key])
         try:
@@ -139,7 +143,9 @@ def write(content: dict[str, Any], path: Path, keep: bool = False) -> None:
             file.flush()
             os.fsync(file.fileno())
         if keep and path.exists():
-            os.replace(path, before(path))
+            spare = temporary.with_name(temporary.name + ".before")
+            os.link(path, spare)  # both names at once: there is no moment without a last checkpoint
+            os.replace(spare, before(path))
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's own writer turns a full disk into a RuntimeError
         raise NotSaved(

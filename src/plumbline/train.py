@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from plumbline import config, mistakes
-from plumbline.exits import BY_HAND, DONE, MISTAKE
+from plumbline.exits import BY_HAND, DONE, MISTAKE, TO_BE_CONTINUED
 
 _HERE = Path(__file__).resolve()
 CONF = next(folder for folder in (_HERE.parents[2] / "conf", _HERE.parent / "conf") if folder.is_dir())  # clone, wheel
@@ -48,6 +48,8 @@ def main() -> int:
             mistakes.check_choices(known.runtime.choices)
             overrides = OmegaConf.to_container(known.overrides.task, resolve=False)
             status = max(status, start(cfg, Path(known.runtime.output_dir), overrides))
+            if status in (BY_HAND, TO_BE_CONTINUED):
+                break  # who stops one stops them all
     except mistakes.COMPOSITION as error:
         print(f"plumbline: {mistakes.explain(error, folders)}", file=sys.stderr)
         status = MISTAKE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,15 @@ def in_order(images: Dataset, plan: Iterable[list[int]], workers: int, *, pin: b
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=pin,
+        worker_init_fn=_deaf,
         generator=torch.Generator(),  # its own: an iteration would move the global one, and all that is drawn later
     )
+
+
+def _deaf(worker: int) -> None:
+    """Signals to the whole group are for the run alone: it saves and leaves, and its workers end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import netrc
 import os
+import re
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
@@ -24,11 +25,12 @@ class Wandb:
     ):  # fmt: skip
         import wandb
 
-        self.identity = hashlib.blake2b(str(directory.name).encode(), digest_size=8).hexdigest()
+        noted = str(run["trackers"].get("wandb", ""))  # by an earlier start of this run
+        self.identity = noted if re.fullmatch(r"[0-9a-f]{16}", noted) else secrets.token_hex(8)
         mode = mode if mode != "auto" else "online" if logged_in() else "offline"
         settings = wandb.Settings(silent=True, console="off", init_timeout=60, disable_git=True)
         self.run = wandb.init(
-            id=self.identity, resume="allow", mode=mode, name=directory.name, dir=directory, config=configuration,
+            id=self.identity, resume="allow", mode=mode, name=directory.resolve().name, dir=directory, config=configuration,
             project=project, entity=entity, group=group, tags=tags, notes=run["question"], settings=settings,
         )  # fmt: skip
 
