@@ -148,7 +148,7 @@ def mirrored(cfg: DictConfig, name: str, folder: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     check_config(cfg)
     (folder / "metrics.jsonl").write_text("")
-    tracker = build(cfg.tracker[name])(folder, {}, {"question": ""})
+    tracker = build(cfg.tracker[name])(folder, {}, {"question": "", "trackers": {}})
     tracker.close()
     seen.pop("settings", None)
     return seen or tracker.writer.flush_secs
