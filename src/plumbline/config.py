@@ -109,7 +109,6 @@ def check_values(cfg: DictConfig) -> None:
             )
     if cfg.threads is not None and cfg.threads > 4 * (os.cpu_count() or 1):
         raise ConfigError(f"threads={cfg.threads}: this machine has {os.cpu_count()} processors; null chooses")
-    OmegaConf.resolve(cfg.copy())  # an interpolation that leads nowhere is said now
     if not 0 < cfg.save_minutes < inf:
         raise ConfigError(f"save_minutes={cfg.save_minutes}: must be above 0 and finite")
     if cfg.grad_clip is not None and not 0 < cfg.grad_clip < inf:
@@ -127,6 +126,7 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError("outputs=: is where runs go: not empty; the current folder is outputs=.")
     for path, node in nodes(cfg):
         allowed(path, shown(node["_target_"]), cfg.allow)
+    OmegaConf.resolve(cfg.copy())  # an interpolation that leads nowhere is said now
 
 
 def check_config(cfg: DictConfig) -> None:
