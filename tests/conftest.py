@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,15 @@ def train(tmp_path: Path):
         return subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
 
     return command
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen, seconds: float = 120) -> None:
+    """Wait for something that a process does; its end, or too long a wait, fails the test."""
+    until = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, f"it ended with status {process.returncode} before that happened"
+        assert time.monotonic() < until, f"nothing happened in {seconds} s"
+        time.sleep(0.02)
 
 
 def composed(*overrides: str):

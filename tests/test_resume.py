@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import wait_until
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = [
@@ -114,8 +115,7 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(
     expected, _ = uninterrupted
     process = fresh(tmp_path, "run", "save_minutes=1000")
     run = tmp_path / "run" / "metrics.jsonl"
-    while not (run.exists() and len(run.read_text().splitlines()) >= 2):
-        time.sleep(0.01)
+    wait_until(lambda: run.exists() and len(run.read_text().splitlines()) >= 2, process)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == status, output

@@ -17,6 +17,34 @@ from plumbline.contract import ConfigError, allowed, check_node, nearest, shown
 
 GROUPS = ("data", "model", "loss", "optimiser", "schedule", "init", "step")  # one option each
 COMBINED = ("regulariser", "augment", "tracker")  # any number of options
+PRESETS = ("checks",)  # one option each, which holds many components
+FAMILIES = {  # phase of a run -> the families of checks that it asks; causes stand before consequences
+    "audit": ("data",),
+    "probes": ("schedule", "init", "step", "augment", "reg", "lr", "overfit"),
+    "curve": ("curve",),
+    "result": ("result",),
+}
+
+
+@dataclass
+class Checks:
+    """What a run is held to: families of checks by name, each a component; null takes one away."""
+
+    samples: int = MISSING
+    stop_on: str = MISSING
+    mute: list[str] = MISSING
+    fatal: list[str] = MISSING
+    baselines: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    init: dict[str, Any] = field(default_factory=dict)
+    step: dict[str, Any] = field(default_factory=dict)
+    augment: dict[str, Any] = field(default_factory=dict)
+    reg: dict[str, Any] = field(default_factory=dict)
+    lr: dict[str, Any] = field(default_factory=dict)
+    overfit: dict[str, Any] = field(default_factory=dict)
+    curve: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -33,6 +61,7 @@ class Config:
     regulariser: dict[str, Any] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
     tracker: dict[str, Any] = field(default_factory=dict)
+    checks: Checks = field(default_factory=lambda: Checks())
     name: str = MISSING
     question: str = MISSING
     seed: int = MISSING
@@ -87,6 +116,7 @@ ONE_OF = {
     "direction": ("auto", "minimise", "maximise"),
     "precision": ("fp32", "bf16", "fp16"),
 }
+STOP_ON = ("never", "fail", "warn")  # the finding that ends a run before it wastes an hour
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -120,6 +150,7 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(
             f"device={cfg.device}: no such device{nearest(cfg.device, devices)}; accepted: auto, cpu, cuda, cuda:1, …, mps"
         )
+    check_checks(cfg.checks)
     if not cfg.name or set(cfg.name) & set("/\\\0\n"):
         raise ConfigError(f"name={cfg.name!r}: is part of a folder's name: not empty, without slashes")
     if not cfg.outputs:
@@ -127,6 +158,27 @@ def check_values(cfg: DictConfig) -> None:
     for path, node in nodes(cfg):
         allowed(path, shown(node["_target_"]), cfg.allow)
     OmegaConf.resolve(cfg.copy())  # an interpolation that leads nowhere is said now
+
+
+def check_checks(cfg: DictConfig) -> None:
+    """Raise ConfigError on values that would silently check nothing."""
+    for key in ("samples", "stop_on", "mute", "fatal"):
+        if OmegaConf.is_missing(cfg, key):
+            raise ConfigError(f"checks.{key}: has no value; choose one of the options: checks=…")
+    if cfg.samples < 10:
+        raise ConfigError(f"checks.samples={cfg.samples}: must be at least 10")
+    if cfg.stop_on not in STOP_ON:
+        raise ConfigError(
+            f"checks.stop_on={cfg.stop_on}: no such choice{nearest(cfg.stop_on, STOP_ON)}; accepted: {', '.join(STOP_ON)}"
+        )
+    families = [family for phase in FAMILIES.values() for family in phase]
+    known = [*families, *(f"{family}.{name}" for family in families for name in cfg[family])]
+    for key in ("mute", "fatal"):
+        for name in cfg[key]:
+            if known != families and name not in known:  # with checks=off there is nothing to know
+                raise ConfigError(
+                    f"checks.{key}=[{name}]: there is no such check{nearest(name, known)}; checks: {', '.join(known)}"
+                )
 
 
 def check_config(cfg: DictConfig) -> None:
@@ -148,7 +200,14 @@ def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
         for name, node in cfg[group].items():
             if not isinstance(node, DictConfig) or "_target_" not in node:
                 raise ConfigError(f"{group}.{name}: is not chosen, so it has no _target_; say {group}=[{name}] first")
-    for group in GROUPS + COMBINED:
+    for family in ("baselines", *(family for phase in FAMILIES.values() for family in phase)):
+        for name, node in cfg.checks[family].items():
+            if node is not None and "_target_" not in node:
+                raise ConfigError(
+                    f"checks.{family}.{name}: is not in this option of checks, so it has no _target_; "
+                    f"it has: {', '.join(cfg.checks[family])}"
+                )
+    for group in GROUPS + COMBINED + PRESETS:
         yield from _targets(group, cfg[group])
 
 

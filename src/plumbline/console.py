@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from plumbline.checks.core import ALARMS, ranked
+
 if TYPE_CHECKING:
     from plumbline.record import Record
     from plumbline.state import State
@@ -55,8 +57,18 @@ class Console:
         self.say(word)
         if record.resumed:
             self.say(f"going on after {state.epoch} epochs and {state.step} steps")
-        if self.rich.is_terminal:
-            self._draw(state)
+        self.first, self.began = state.epoch * self.updates + state.step, time.monotonic()
+
+    def findings(self, findings: list[dict[str, Any]]) -> None:
+        """What was found, the headline first, with its likely cause and what to try; what passed is only counted."""
+        said = [finding for finding in ranked(findings) if finding["severity"] != "ok"]
+        for place, finding in enumerate(said):
+            self.say(f"{finding['severity'].upper():<4}  {finding['id']}: {finding['message']}")
+            if place == 0 and finding["severity"] in ALARMS:
+                self.say(
+                    "".join(f"      {word}\n" for word in (finding["cause"], *finding["advice"]) if word).rstrip("\n")
+                )
+        self.say(f"{len(findings) - len(said)} of {len(findings)} checks have nothing to say" if findings else "")
 
     def _draw(self, state: State) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -65,15 +77,16 @@ class Console:
         self.bar = Progress(
             BarColumn(), MofNCompleteColumn(), *texts, console=self.rich, transient=True, refresh_per_second=5
         )
-        self.first = state.epoch * self.updates + state.step
-        self.task = self.bar.add_task("", total=self.epochs * self.updates, completed=self.first, rate="", best="")
-        self.began = time.monotonic()
+        done = state.epoch * self.updates + state.step
+        self.task = self.bar.add_task("", total=self.epochs * self.updates, completed=done, rate="", best="")
         self.bar.start()
 
     def step(self, state: State) -> None:
         """An update is done: move the bar, at most five times a second."""
-        if self.bar is None or time.monotonic() - self.drawn < 0.2:
+        if not self.rich.is_terminal or time.monotonic() - self.drawn < 0.2:
             return
+        if self.bar is None:
+            self._draw(state)
         self.drawn, done = time.monotonic(), state.epoch * self.updates + state.step
         rate = (done - self.first) / max(self.drawn - self.began, 1e-9)
         self.bar.update(self.task, completed=done, rate=f"{rate:.0f} steps/s")
@@ -111,9 +124,7 @@ class Console:
         self._print()
         self._print(table)
         self._print()
-        for finding in run["findings"]:
-            if finding["severity"] != "ok":
-                self.say(f"{finding['severity'].upper()}  {finding['id']}: {finding['message']}")
+        self.findings(run["findings"])
         self.say(
             f"best epoch {int(run['best']['epoch'])} of {self.epochs}, {run['seconds']:.1f} s; the test set stays sealed"
         )

@@ -15,9 +15,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from plumbline.config import COMBINED, GROUPS, Config
+from plumbline.config import COMBINED, GROUPS, PRESETS, Config
 from plumbline.contract import ConfigError, describe, nearest, shown
 
+SINGLE = GROUPS + PRESETS  # of these a run has exactly one option
 COMPOSITION = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 ANYTHING = (*COMPOSITION, ValueError, OSError, AssertionError, RecursionError)  # Hydra's own, and a file's
 
@@ -58,9 +59,9 @@ def check_words(overrides: list[str], folders: list[Path]) -> None:
             raise ConfigError(f"{word}: has no key; say key=value")
         if override.is_delete() or override.is_sweep_override() or not any((f / key).is_dir() for f in folders):
             continue
-        if key in GROUPS and value in (None, ""):
+        if key in SINGLE and value in (None, ""):
             raise ConfigError(f"{word}: a run needs one {key}; name an option: {key}=…")
-        if key in GROUPS and isinstance(value, list):
+        if key in SINGLE and isinstance(value, list):
             raise ConfigError(
                 f"{word}: {key} takes one option, not a list; the groups that combine are {', '.join(COMBINED)}"
             )
@@ -72,7 +73,7 @@ def check_words(overrides: list[str], folders: list[Path]) -> None:
 
 def check_choices(choices: Mapping[str, object]) -> None:
     """Raise ConfigError unless an option file left each plain group with exactly one option; Hydra merges several."""
-    for group in GROUPS:
+    for group in SINGLE:
         if not isinstance(choices.get(group), str):
             raise ConfigError(
                 f"{group}: a run needs exactly one {group}; say {group}=…, in a file `override /{group}: …`"

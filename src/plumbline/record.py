@@ -19,6 +19,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from plumbline.checks.core import ranked
 from plumbline.config import Config, ConfigError
 from plumbline.environment import command, environment, git_state, now
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from plumbline.checks.core import Finding
     from plumbline.data.core import Data, Split
 
 MAY_CHANGE = ("resume", "allow", "device", "threads", "save_minutes")  # of a run that goes on
@@ -144,12 +144,11 @@ class Record:
         """metrics.jsonl as the records are; what a killed run wrote beyond its checkpoint goes."""
         write_text(self.directory / "metrics.jsonl", "".join(json.dumps(_plain(record)) + "\n" for record in records))
 
-    def found(self, finding: Finding | None) -> None:
-        """Add a finding, in place of an earlier one of the same id."""
-        if finding is not None:
-            others = [earlier for earlier in self.run["findings"] if earlier["id"] != finding.id]
-            self.note(findings=[*others, asdict(finding)])
-            write_json(self.directory / "checks.json", self.run["findings"])
+    def found(self, phase: str, findings: list[dict[str, Any]]) -> None:
+        """Note the findings of a phase of the run, in place of what it found before."""
+        others = [earlier for earlier in self.run["findings"] if earlier["phase"] != phase]
+        self.note(findings=others + findings)
+        write_json(self.directory / "checks.json", ranked(self.run["findings"]))
 
     def describe(
         self, data: Data, model: nn.Module, where: torch.device, rate: Callable[[float], float], **facts: Any

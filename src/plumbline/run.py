@@ -12,8 +12,11 @@ from omegaconf import DictConfig
 
 from plumbline import device, exits, tasks
 from plumbline.assemble import assemble, mistakes_in, rehearse
-from plumbline.checks.model import first_loss
-from plumbline.checks.result import beats_baseline
+from plumbline.checks.core import CheckFailed, Checks
+from plumbline.checks.curve import Curve
+from plumbline.checks.data import View
+from plumbline.checks.model import Bench
+from plumbline.checks.result import Result
 from plumbline.config import ConfigError, build, check_config
 from plumbline.console import Console
 from plumbline.contract import place
@@ -53,22 +56,28 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
             raise ConfigError(f"resume={directory}: best.pt is gone, and the best weights with it; start a new run")
         record.training = True
         record.metrics(state.records)
-        if not state.records and not state.step:
-            expected = getattr(training.loss, "expected_first", None)  # a loss of one's own may have none
-            record.found(first_loss(scoring.first_loss(training.model), expected))
 
         updates = updates_per_epoch(len(data.train), cfg.batch_size, cfg.accumulate)
-        with Console(cfg.epochs, updates, objective) as console, Trackers(cfg, record, console) as trackers:
-            console.begin(record, state, word)
+        console, checks = Console(cfg.epochs, updates, objective), Checks(cfg.checks, record)
+        console.begin(record, state, word)
+        if not state.records and not state.step:
+            checks.ask("audit", View(data, cfg.checks.samples))
+            checks.ask("probes", Bench(cfg, data, where))
+            console.findings(record.run["findings"])
+            checks.stop()
+
+        with console, Trackers(cfg, record, console) as trackers:
             options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
             epochs = fit(training, state, data.train, step, schedule, **options)
-            follow(epochs, state, scoring, record, trackers, console, signals, cfg.save_minutes, cfg.patience)
+            follow(epochs, state, scoring, record, checks, trackers, console, signals, cfg.save_minutes, cfg.patience)
 
             load_best(state.network, directory / "best.pt")
             outputs, losses, targets = scoring.outputs(state.network, data.val)
             save_predictions(directory / "predictions.npz", data, data.val, outputs, losses, targets)
             record.note(best=state.best, interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap))
-            record.found(beats_baseline(record.run))
+            if cfg.epochs:
+                checks.ask("curve", Curve(state.records, objective, direction, ended=True))
+                checks.ask("result", Result(record.run, data, outputs, losses, targets))
             record.note(status="finished")
             write_report(directory)
             trackers.finish(figures(directory))
@@ -77,8 +86,8 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
 
 
 def follow(
-    epochs: Iterator[dict[str, float] | None], state: State, scoring: Scoring, record: Record, trackers: Trackers,
-    console: Console, signals: Signals, save_minutes: float, patience: int | None,
+    epochs: Iterator[dict[str, float] | None], state: State, scoring: Scoring, record: Record, checks: Checks,
+    trackers: Trackers, console: Console, signals: Signals, save_minutes: float, patience: int | None,
 ) -> None:  # fmt: skip
     """Follow the training: score each epoch, keep the best, record, save; end early, or leave when asked."""
     objective, direction = record.run["objective"], record.run["direction"]
@@ -96,6 +105,7 @@ def follow(
         record.epoch(epoch, state.best)
         trackers.log(epoch)
         console.epoch(epoch, state.best)
+        checks.ask("curve", Curve(state.records, objective, direction, ended=False))
 
     def waited() -> bool:
         return patience is not None and bool(state.best) and state.epoch - state.best["epoch"] >= patience
@@ -104,6 +114,7 @@ def follow(
         asked = signals.asked  # once a turn: what is asked after the saving waits for the next
         if epoch is not None:
             keep(epoch)
+            checks.stop()
         elif asked or saving.due():
             state.save(last)
         if beating.due():
@@ -133,6 +144,9 @@ def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str]) -> in
             report = directory / "report.html"
             print(f"diverged: {error}" + (f"\nreport: {report}" if report.exists() else ""), file=sys.stderr)
             return exits.DIVERGED
+        except CheckFailed as error:
+            print(f"ended by a check: {error}\nreport: {directory / 'report.html'}", file=sys.stderr)
+            return exits.CHECK_FAILED
         except OSError as error:
             if not isinstance(error, NotSaved) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise

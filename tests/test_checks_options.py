@@ -1,0 +1,68 @@
+"""Every threshold of every check is another value in some test that shows its effect: each key has its line here."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import composed
+from omegaconf import OmegaConf
+from test_options import is_test
+
+from plumbline.config import FAMILIES
+
+FULL = composed("checks=full").checks
+KEYS = [
+    f"{family}.{name}.{key}"
+    for family in ("baselines", *(family for phase in FAMILIES.values() for family in phase))
+    for name, node in FULL[family].items()
+    for key in node
+    if key != "_target_"
+]
+
+# family.check.key -> the test that gives it another value and shows the finding change, as file::name
+PROVEN = {
+    "init.loss.within": "test_checks_options.py::test_a_wider_band_takes_a_larger_first_loss",
+    "curve.improving.share": "test_checks_options.py::test_a_larger_share_takes_an_earlier_best_epoch_for_late",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_threshold_is_shown_to_change_a_finding(key: str) -> None:
+    assert key in PROVEN, f"conf/checks has {key}, which no test changes: give it a line in PROVEN"
+    assert is_test(PROVEN[key])
+
+
+def test_every_line_of_the_table_has_its_threshold() -> None:
+    assert set(PROVEN) == set(KEYS)
+
+
+def test_every_threshold_stands_with_its_reason() -> None:
+    import re
+
+    from conftest import ROOT
+
+    bare = [
+        f"{file.name}: {line.strip()}"
+        for file in (ROOT / "conf" / "checks").glob("*.yaml")
+        for line in file.read_text().splitlines()
+        if re.match(r" {4}(?!_target_)\w+: \S", line) and "#" not in line
+    ]
+    assert bare == []
+
+
+def test_a_wider_band_takes_a_larger_first_loss(run) -> None:
+    from test_checks import BAD, SHORT, ids
+
+    for within, expected in ((1.5, ["init.loss"]), (1e9, [])):
+        from conftest import noted
+
+        _, folder = run(*SHORT, *BAD, f"checks.init.loss.within={within}", "epochs=0", folder=str(within))
+        assert [name for name in ids(noted(folder), "warn") if name == "init.loss"] == expected
+
+
+def test_a_larger_share_takes_an_earlier_best_epoch_for_late() -> None:
+    from plumbline.checks.curve import Curve, improving
+
+    curve = Curve([{"val/loss": abs(k - 5)} for k in range(10)], "val/loss", "minimise", ended=True)
+    assert improving(curve, share=0.25).severity == "ok"
+    assert improving(curve, share=0.5).severity == "info"
+    assert OmegaConf.select(FULL, "curve.improving.share") == 0.25
