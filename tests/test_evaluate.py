@@ -124,3 +124,23 @@ def test_half_a_line_in_the_ledger_is_named(run, evaluate, tmp_path: Path) -> No
     done = evaluate("run=a")
     assert done.returncode == 2
     assert "test_ledger.jsonl, line 1: is not an opening" in done.stderr
+
+
+def test_a_full_disk_takes_the_half_written_opening_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from conftest import composed
+
+    from plumbline.ledger import open_ledger
+
+    cfg = composed(f"outputs={tmp_path}")
+    open_ledger(tmp_path / "a", cfg, "data", None, 0)
+    content = (tmp_path / "test_ledger.jsonl").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        open_ledger(tmp_path / "b", cfg, "data", "a reason", 0)
+    monkeypatch.undo()
+    assert (tmp_path / "test_ledger.jsonl").read_bytes() == content
+    assert open_ledger(tmp_path / "b", cfg, "data", "a reason", 0).number == 2

@@ -24,12 +24,13 @@ EVERYTHING = [
 ]  # fmt: skip
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+def start(folder: Path, *overrides: str, group: bool = False) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "plumbline.train", *overrides]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     return subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=group,
+    )  # fmt: skip
 
 
 def fresh(folder: Path, name: str, *overrides: str) -> subprocess.Popen[str]:
@@ -123,3 +124,27 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(
     assert "resume=" in output
     assert go_on(tmp_path) == 1
     assert result(tmp_path / "run") == expected
+
+
+def test_a_signal_to_the_whole_group_is_saved_although_the_loader_workers_get_it_too(tmp_path: Path) -> None:
+    from test_image_folder import write
+
+    write(tmp_path / "pictures", count=60)
+    words = [
+        "data=image_folder",
+        f"data.root={tmp_path / 'pictures'}",
+        "data.size=16",
+        "data.workers=2",
+        "model=linear",
+    ]
+    more = ["epochs=40", "batch_size=10", "threads=1", "bootstrap=2", "hydra.run.dir=run"]
+    process = start(tmp_path, *words, *more, group=True)
+    run = tmp_path / "run" / "metrics.jsonl"
+    wait_until(lambda: run.exists() and len(run.read_text().splitlines()) >= 2, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 85, output
+    assert "Traceback" not in output
+    assert go_on(tmp_path) == 1
+    epochs = [json.loads(line)["epoch"] for line in run.read_text().splitlines()]
+    assert epochs == list(range(1, 41))

@@ -240,3 +240,13 @@ def test_the_weight_decay_experiment_finds_its_expected_numbers(decay: float, lo
 def test_fashion_mnist_reaches_086_in_five_epochs(run) -> None:
     _, folder = run("data=fashion_mnist", "model.hidden=[200,100]", "optimiser=sgd", "optimiser.lr=0.1", "epochs=5")
     assert noted(folder)["best"]["val/accuracy"] >= 0.86
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    words = [sys.executable, "-m", "plumbline.train", *QUICK, "hydra.run.dir=run"]
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(timeout=120) == 0, said
+    assert (noted(tmp_path / "run")["status"], said) == ("finished", b"")

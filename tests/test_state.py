@@ -110,3 +110,21 @@ def test_weights_are_read_without_running_what_a_pickle_may_hold(tmp_path: Path)
     with pytest.raises(ConfigError, match="damaged"):
         state_of(1).load(tmp_path / "last.pt")
     assert not (tmp_path / "broken-into").exists()
+
+
+def test_there_is_no_moment_without_a_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last, there = tmp_path / "last.pt", []
+    state_of(1).save(last)
+    for name in ("replace", "link", "unlink"):
+        real = getattr(os, name)
+
+        def watched(*arguments, real=real, **options):
+            there.append(last.exists())
+            done = real(*arguments, **options)
+            there.append(last.exists())
+            return done
+
+        monkeypatch.setattr(os, name, watched)
+    state_of(2).save(last)
+    assert len(there) >= 6
+    assert all(there)
