@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import composed
 from omegaconf import OmegaConf
+from test_checks_data_options import MOVED as AUDIT
 from test_options import is_test
 
 from plumbline.config import FAMILIES
@@ -22,6 +23,16 @@ KEYS = [
 PROVEN = {
     "init.loss.within": "test_checks_options.py::test_a_wider_band_takes_a_larger_first_loss",
     "curve.improving.share": "test_checks_options.py::test_a_larger_share_takes_an_earlier_best_epoch_for_late",
+} | {
+    f"data.{key}": "test_checks_data_options.py::test_another_value_of_a_threshold_makes_another_finding"
+    for key in AUDIT
+} | {
+    "baselines.linear.samples": "test_checks_baselines.py::test_fewer_samples_make_a_weaker_baseline_that_says_so",
+    "baselines.linear.strengths": "test_checks_baselines.py::test_the_penalty_is_chosen_among_the_strengths",
+    "baselines.neighbours.samples": "test_checks_baselines.py::test_fewer_samples_make_a_weaker_baseline_that_says_so",
+    "baselines.forest.samples": "test_checks_baselines.py::test_fewer_samples_make_a_weaker_baseline_that_says_so",
+    "baselines.forest.trees": "test_checks_baselines.py::test_one_tree_is_a_weaker_forest",
+    "baselines.zero_input.updates": "test_checks_baselines.py::test_zeros_teach_the_prior_and_no_more",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -104,6 +105,12 @@ class Console:
         if self.bar is not None:
             self.bar.update(self.task, completed=record["epoch"] * self.updates, best=f"best {best[metric]:.4f}")
 
+    def strongest(self, run: dict[str, Any]) -> dict[str, Any] | None:
+        """The best of the baselines beyond the simplest, if any was measured."""
+        measured = [row for row in run["baselines"] if math.isfinite(row["metrics"][self.objective])]
+        best = max if run["direction"] == "maximise" else min
+        return best(measured, key=lambda row: row["metrics"][self.objective]) if measured else None
+
     def end(self, record: Record) -> None:
         """The closing table: what came out, against what, and where to read on."""
         from rich.table import Table
@@ -111,15 +118,18 @@ class Console:
         self.__exit__()
         self.bar, run = None, record.run
         table = Table(box=None, pad_edge=False)
+        strong = self.strongest(run)
         for name, side in (
             ("", "left"),
             ("best", "right"),
             ("95 % interval", "right"),
             (run["baseline"]["name"], "right"),
+            *([(strong["name"], "right")] if strong else []),
         ):
             table.add_column(name, justify=side)
         for metric, ends in run["interval"].items():
             row = (f"{run['best'][metric]:.4f}", f"{ends[0]:.4f} – {ends[1]:.4f}", f"{run['baseline'][metric]:.4f}")
+            row += (f"{strong['metrics'][metric]:.4f}",) if strong else ()
             table.add_row(metric, *row, style="bold" if metric == self.objective else "")
         self._print()
         self._print(table)

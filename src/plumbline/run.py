@@ -12,11 +12,12 @@ from omegaconf import DictConfig
 
 from plumbline import device, exits, tasks
 from plumbline.assemble import assemble, mistakes_in, rehearse
+from plumbline.checks import baselines
 from plumbline.checks.core import CheckFailed, Checks
 from plumbline.checks.curve import Curve
-from plumbline.checks.data import View
 from plumbline.checks.model import Bench
 from plumbline.checks.result import Result
+from plumbline.checks.view import View
 from plumbline.config import ConfigError, build, check_config
 from plumbline.console import Console
 from plumbline.contract import place
@@ -61,7 +62,9 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
         console, checks = Console(cfg.epochs, updates, objective), Checks(cfg.checks, record)
         console.begin(record, state, word)
         if not state.records and not state.step:
-            checks.ask("audit", View(data, cfg.checks.samples))
+            view = View(data, cfg, record.run["parameters"])
+            checks.ask("audit", view)
+            baselines.measure(cfg.checks, checks, view, training.loss)
             checks.ask("probes", Bench(cfg, data, where))
             console.findings(record.run["findings"])
             checks.stop()

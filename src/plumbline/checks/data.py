@@ -1,50 +1,196 @@
-"""The audit of the data, before a model exists."""
+"""The audit of the data, before a model exists: facts of inputs, and of how the loop will meet them."""
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
-from torch import Tensor
 
 from plumbline.checks.core import Finding
-from plumbline.data.core import Data, Split
+from plumbline.checks.view import View
 
-
-class View:
-    """What the audit may look at: train and validation, whole or a fixed random part of each. Never the test set."""
-
-    def __init__(self, data: Data, samples: int):
-        self.data, self.spec, self.samples = data, data.spec, samples
-
-    @cached_property
-    def train(self) -> tuple[Tensor, Tensor]:
-        return part(self.data.train, self.samples)
-
-    @cached_property
-    def val(self) -> tuple[Tensor, Tensor]:
-        return part(self.data.val, self.samples)
-
-
-def part(split: Split, samples: int) -> tuple[Tensor, Tensor]:
-    """At most so many samples of a split on the CPU, always the same: x (n, *shape), y."""
-    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:samples].sort().values
-    batches = [(x.cpu(), y.cpu()) for x, y in split.batches(1000, chosen)]
-    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+MOST_NAMED = 10  # features listed in a finding
 
 
 def nonfinite(view: View) -> Finding:
     """Whether each input is a finite number."""
     for name, split in (("train", view.data.train), ("val", view.data.val)):
-        start = 0
-        for x, _ in split.batches(1000):
-            broken = (~x.flatten(1).isfinite()).any(1).nonzero().flatten().tolist()
-            if broken:
-                sample = str(split.ids[start + broken[0]])
-                return Finding(
-                    "fail", f"sample {sample} of {name} holds numbers that are not finite", {"split": name, "sample": sample},
-                    cause="a missing value, or a division by zero on the way in",
-                    advice=("fill the missing values, or leave the sample out",), source="S0: look at the data first",
-                )  # fmt: skip
-            start += len(x)
+        broken = view.sums[name].broken
+        if broken:
+            ids = [str(split.ids[row]) for row in broken[:MOST_NAMED]]
+            more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+            return Finding(
+                "fail", f"sample {ids[0]}{more} of {name} holds numbers that are not finite",
+                {"split": name, "samples": ids, "count": len(broken)},
+                cause="a missing value, or a division by zero on the way in",
+                advice=("fill the missing values, or leave the sample out",), source="S0: look at the data first",
+            )  # fmt: skip
     return Finding("ok", "every input is a finite number")
+
+
+def constant_features(view: View) -> Finding:
+    """Features that are the same number in every sample of train: they cannot tell anything."""
+    sums = view.sums["train"]
+    same = (sums.std <= 1e-6 * (1 + sums.mean.abs())).nonzero().flatten().tolist()
+    evidence = {"constant": len(same), "of": len(sums.std), "features": [feature(view, at) for at in same[:MOST_NAMED]]}
+    if len(same) == len(sums.std):
+        return Finding(
+            "fail", "no input differs from sample to sample: every feature is constant", evidence,
+            cause="the inputs were not read, or each sample is the same one",
+            advice=("look at what the data set returns for two indices",), source="S0: look at the data first",
+        )  # fmt: skip
+    if same:
+        said = f"{len(same)} of {len(sums.std)} features are constant in train: {', '.join(evidence['features'])}"
+        return Finding("info", said + ", …" * (len(same) > MOST_NAMED), evidence, advice=("they may be left out",))
+    return Finding("ok", "no feature is constant", evidence)
+
+
+def scale(view: View, *, low: float, high: float, far: float, apart: float) -> Finding:
+    """Mean and standard deviation of the inputs where the network meets them; of tables, column by column, too."""
+    sums = view.sums["train"]
+    mean, std = sums.mean.mean().item(), (sums.std.square() + (sums.mean - sums.mean.mean()) ** 2).mean().sqrt().item()
+    evidence = {"mean": mean, "std": std}
+    said = f"the network meets inputs of mean {mean:.3g} and standard deviation {std:.3g}"
+    common = {
+        "cause": "the inputs are not normalised, or were normalised twice",
+        "advice": ("data.normalise=true, or subtract the mean of train and divide by its standard deviation",),
+        "source": "S3: normalise the inputs; LeCun et al. 1998, Efficient BackProp",
+    }
+    varying = sums.std[sums.std > 1e-6 * (1 + sums.mean.abs())]
+    if not len(varying):
+        return Finding("ok", said, evidence)
+    if not low <= std <= high or abs(mean) > far * max(std, 1.0):
+        gross = not low / 10 <= std <= high * 10 or abs(mean) > 10 * far * max(std, 1.0)
+        return Finding(
+            "fail" if gross else "warn", f"{said}; about 0 and 1 is what networks are made for", evidence, **common
+        )
+    if not view.images and (ratio := (varying.max() / varying.median()).item()) > apart:
+        widest = int(sums.std.argmax())
+        evidence |= {"widest": feature(view, widest), "its_std": sums.std[widest].item(), "ratio": ratio}
+        spread = f"a standard deviation of {sums.std[widest]:.3g}, {ratio:.0f} times the median one"
+        said = f"feature {feature(view, widest)} has {spread}"
+        return Finding("warn", said, evidence, **common)
+    return Finding("ok", said, evidence)
+
+
+def correlated(view: View, *, above: float) -> Finding | None:
+    """Pairs of columns that say nearly the same: advice only."""
+    if view.images or not 2 <= view.standard[0].shape[1] <= 2000 or len(view.train) < 30:
+        return None
+    x = view.standard[0]
+    r = (x.T @ x / len(x)).abs().triu(1)
+    count = int((r > above).sum())
+    evidence = {"pairs": count, "above": above}
+    if not count:
+        return Finding("ok", f"no two features correlate above {above:g}", evidence)
+    a, b = divmod(int(r.argmax()), len(r))
+    most = f"most {feature(view, a)} and {feature(view, b)} ({r[a, b]:.3f})"
+    said = f"{count} pair{'s' * (count > 1)} of features correlate above {above:g}, {most}"
+    return Finding(
+        "info", said, evidence, advice=("one of a pair may be left out",), source="S0: remove highly correlated inputs"
+    )
+
+
+def size(view: View, *, ratio: float, each: int) -> Finding:
+    """Parameters against samples, and samples of each class: advice only."""
+    samples = len(view.data.train)
+    evidence = {"parameters": view.parameters, "samples": samples, "ratio": view.parameters / samples}
+    said = [f"{view.parameters:,} parameters for {samples:,} samples"]
+    if view.classes:
+        counts = torch.bincount(view.data.train.targets.cpu(), minlength=view.spec.outputs)
+        evidence |= {"smallest_class": int(counts.min()), "median_class": int(counts.median())}
+        said.append(f"a class has {int(counts.median()):,} of them")
+    few = view.parameters > ratio * samples or (view.classes and counts.median() < each)
+    advice = ("compare with the linear baseline; regularise, augment, or start from pretrained weights",) if few else ()
+    return Finding(
+        "info" if few else "ok", "; ".join(said), evidence, advice=advice, source="S0: more weights than samples"
+    )
+
+
+def provenance(view: View, *, nearly: float) -> Finding | None:
+    """On which split the scales were fitted: as they say, and as the numbers at the network's door say."""
+    scales = {"inputs": view.data.scale, "targets": view.data.target_scale}
+    foreign = [
+        f"the {what} by {scale.fitted_on}"
+        for what, scale in scales.items()
+        if scale is not None and scale.fitted_on != "train"
+    ]
+    advice = {
+        "advice": ("fit whatever is fitted on train alone",),
+        "source": "S0: fit normalisation on training data only",
+    }
+    if foreign:
+        said = f"scaled {' and '.join(foreign)}, not by train alone"
+        return Finding(
+            "fail", said, {"fitted_on": foreign}, cause="validation has a say in what train looks like", **advice
+        )
+    train, val = view.sums["train"], view.sums["val"]
+    if len(train) != len(view.data.train) or len(val) != len(view.data.val) or view.images:
+        return None if view.data.scale is None else Finding("ok", "the scales were fitted on train")
+    share = len(train) / (len(train) + len(val))
+    pooled = (share * train.mean + (1 - share) * val.mean).abs()
+    varying = train.std > 0.1
+    if varying.any() and pooled[varying].max() < nearly and train.mean[varying].abs().max() > 1e-3:
+        said = "the mean of train and validation together is 0 in every feature, that of train alone is not"
+        evidence = {"together": pooled[varying].max().item(), "train": train.mean[varying].abs().max().item()}
+        return Finding(
+            "fail", f"{said}: the inputs were scaled by both", evidence, cause="scaled before it was split", **advice
+        )
+    return Finding("ok", "nothing shows that validation was used to scale train")
+
+
+def order(view: View, *, least: float) -> Finding | None:
+    """Whether the first batches, as the loop will meet them, mix the classes (or the numbers) as train does.
+
+    1 is what chance gives, 0 a batch of one kind. The loop asks for its samples in random order; data of one's own may
+    not keep to it.
+    """
+    batches = [(met, asked) for met, asked in view.first_batches if len(met) > 1]
+    y = view.data.train.targets.cpu()
+    if not batches or len(y.unique(dim=0)) < 2:
+        return None
+    kept = all(met.shape == asked.shape and torch.equal(met, asked) for met, asked in batches)
+    code = _ranks(y)
+    mixed = _mixing([_ranks(y, met) for met, _ in batches], code)
+    draws = torch.Generator().manual_seed(0)
+    usual = [
+        _mixing([code[torch.randint(len(code), (len(met),), generator=draws)] for met, _ in batches], code)
+        for _ in range(50)
+    ]
+    evidence = {"mixing": mixed, "least_by_chance": min(usual), "order_kept": kept}
+    if mixed < least and mixed < min(usual):
+        return Finding(
+            "fail", f"batches are sorted: within a batch the targets vary {mixed:.2f} times as much as in train", evidence,
+            cause="the samples are sorted by their target and come unshuffled",
+            advice=("let batches(size, order) yield the samples that `order` lists", "shuffle before it is split"),
+            source="Bengio 2012, Practical recommendations: shuffle; S2: look at what the network is fed",
+        )  # fmt: skip
+    if not kept:
+        return Finding(
+            "warn", "the samples of a batch are not those that the loop asked for", evidence,
+            cause="batches(size, order) does not yield what `order` lists",
+            advice=("yield x[order] and y[order], in that order: resuming and predictions rely on it",),
+        )  # fmt: skip
+    return Finding("ok", "batches are mixed as chance mixes them", evidence)
+
+
+def _ranks(y: torch.Tensor, met: torch.Tensor | None = None) -> torch.Tensor:
+    """(n, k) what varies in a batch, bounded: one-hot classes, or the ranks of numbers among those of y, from 0 to 1."""
+    met = y if met is None else met
+    if y.dtype == torch.int64:
+        return torch.nn.functional.one_hot(met, int(y.max()) + 1).float() if y.max() < 100 else (met[:, None] / y.max())
+    columns = [torch.searchsorted(c.sort().values, m.contiguous()) / len(c) for c, m in zip(y.T, met.T, strict=True)]
+    return torch.stack(columns, 1)
+
+
+def _mixing(batches: list[torch.Tensor], code: torch.Tensor) -> float:
+    inside = torch.stack([batch.var(0).sum() for batch in batches]).mean()
+    return (inside / code.var(0).sum().clamp(min=1e-12)).item()
+
+
+def feature(view: View, at: int) -> str:
+    """A feature's name: of a column as the table has it, of a pixel by its place."""
+    if view.images:
+        height, width = view.train.x.shape[2:]
+        channel, place = divmod(at, height * width)
+        row, column = divmod(place, width)
+        return f"pixel ({row}, {column})" + f" of channel {channel}" * (view.spec.shape[0] > 1)
+    return view.spec.features[at] if at < len(view.spec.features) else f"x{at + 1}"

@@ -160,7 +160,16 @@ def verdict(folder: Folder) -> dict[str, Any]:
     key, epochs = folder.objective, f"{folder.epochs} epoch{'s' * (folder.epochs != 1)}"
     value, (low, high) = folder.best.get(key), _interval(folder, key)
     reason, go_on = _divergence(folder) if folder.run.get("status") == "diverged" else _ending(folder)
-    said = {"value": None, "beaten": None, "comparison": "", "test": _test(folder), "reason": reason, "go_on": go_on}
+    said = {
+        "metric": label(key),
+        "partly": False,
+        "value": None,
+        "beaten": None,
+        "comparison": "",
+        "test": _test(folder),
+        "reason": reason,
+        "go_on": go_on,
+    }
     if not finite(value):
         none = f"No epoch ended with a finite {label(key)}." if folder.epochs else "No epoch was completed."
         return said | {"rest": f"No result. {none}"}
@@ -173,7 +182,13 @@ def verdict(folder: Folder) -> dict[str, Any]:
     if not finite(reference):
         return said | {"rest": said["rest"] + ". No baseline was measured."}
     said["rest"] += f"; the simplest baseline, {name}, has {number(reference)}."
-    return said | _comparison(name, reference, value, low, high, folder.run.get("direction") != "minimise")
+    more = folder.run.get("direction") != "minimise"
+    said |= _comparison("simplest", name, reference, value, low, high, more)
+    others = [row for row in baselines(folder) if not row["network"]]
+    if said["beaten"] and others and finite(others[0]["value"]):
+        strong = _comparison("strongest", others[0]["name"], others[0]["value"], value, low, high, more)
+        said |= {"beaten": strong["beaten"], "comparison": strong["comparison"], "partly": not strong["beaten"]}
+    return said
 
 
 def _interval(folder: Folder, key: str) -> tuple[Any, Any]:
@@ -181,18 +196,26 @@ def _interval(folder: Folder, key: str) -> tuple[Any, Any]:
     return tuple(bounds) if isinstance(bounds, list) and [*map(finite, bounds)] == [True, True] else (None, None)
 
 
-def _comparison(name: str, reference: float, value: float, low: Any, high: Any, more: bool) -> dict[str, Any]:
+def _comparison(
+    rank: str, name: str, reference: float, value: float, low: Any, high: Any, more: bool
+) -> dict[str, Any]:
     """Beaten is a baseline that the whole interval leaves behind; without an interval, one that the value does."""
     low, high = (low, high) if finite(low) else (value, value)
     if low > reference if more else high < reference:
-        return {"beaten": True, "comparison": "It beats the simplest baseline."}
+        which = "the simplest baseline" if rank == "simplest" else f"every baseline, the strongest ({name}), too"
+        return {"beaten": True, "comparison": f"It beats {which}."}
     if high < reference if more else low > reference:
         why = "it is worse"
     elif low == high:
         why = "it is no better"
     else:
         why = f"{number(reference)} lies within the network's 95 % interval, so the difference may be chance"
-    return {"beaten": False, "comparison": f"The network does not beat the simplest baseline ({name}): {why}."}
+    halves = abs(value - reference) / max((high - low) / 2, 1e-12)
+    apart = f" ({number(halves)} of half an interval {'ahead' if (value > reference) == more else 'behind'})" * (
+        high > low
+    )
+    apart = apart if rank == "strongest" else ""
+    return {"beaten": False, "comparison": f"The network does not beat the {rank} baseline ({name}): {why}{apart}."}
 
 
 def _test(folder: Folder) -> str:
@@ -290,7 +313,39 @@ def _value(saved: dict[str, np.ndarray], at: int) -> dict[str, Any]:
     return {"true": true, "p_true": None, "predicted": predicted, "p": None}
 
 
+def baselines(folder: Folder) -> list[dict[str, Any]]:
+    """A row for the network and for each baseline: name, the objective, R² of numbers, samples; the best first."""
+    key = folder.objective
+    simplest, measured = folder.get("baseline", dict), folder.get("baselines", list)
+    rows = [
+        {
+            "name": "the network",
+            "network": True,
+            "metrics": folder.best,
+            "samples": folder.data.get("train"),
+            "seconds": None,
+        }
+    ]
+    if not measured:
+        return []
+    rows += [{"network": False} | row for row in measured]
+    rows.append(
+        {
+            "name": simplest.get("name"),
+            "network": False,
+            "metrics": simplest,
+            "samples": folder.data.get("train"),
+            "seconds": None,
+        }
+    )
+    for row in rows:
+        row |= {"value": row["metrics"].get(key), "r2": row["metrics"].get("val/r2")}
+    sign = -1 if folder.run.get("direction") != "minimise" else 1
+    return sorted(rows, key=lambda row: (not finite(row["value"]), sign * row["value"] if finite(row["value"]) else 0))
+
+
 TABLES = {
+    "baselines": baselines,
     "findings": findings,
     "results": results,
     "classes": per_class,

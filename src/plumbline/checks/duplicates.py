@@ -1,0 +1,196 @@
+"""Samples that are there more than once, exactly or nearly: within train, and across the splits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plumbline.checks.core import Finding
+from plumbline.checks.view import COMPONENTS, View, nearest, principal
+from plumbline.data.core import Split
+
+MOST_NAMED = 10  # pairs listed in a finding
+CHANCE = 100  # how much likelier two real rows are to coincide than rows of independent features
+
+
+class Pixels:
+    """Distances between the inputs themselves. A class of one's own maps (n, *shape) to (n, features) instead."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+def same_sample(view: View) -> Finding | None:
+    """Whether a split yields one and the same sample again and again, whatever is asked for."""
+    for name, split in (("train", view.data.train), ("val", view.data.val)):
+        hashes = view.sums[name].hashes
+        distinct = len(np.unique(hashes))
+        if len(hashes) >= 10 and distinct <= 0.02 * len(hashes):
+            return Finding(
+                "fail", f"{name} has {len(split):,} samples, but only {distinct} of {len(hashes):,} inputs differ",
+                {"split": name, "distinct": distinct},
+                cause="the data set ignores the index it is asked for, or the inputs were not read",
+                advice=("look at what it returns for two indices",), source="S2: look at what the network is fed",
+            )  # fmt: skip
+    return Finding("ok", "the samples differ")
+
+
+def overlap(view: View, *, share: float) -> Finding:
+    """Inputs of validation that are in train, too, to the last bit."""
+    train, val = hashes(view, "train"), hashes(view, "val")
+    inside = np.flatnonzero(np.isin(val, train))
+    found = len(inside) / max(len(val), 1)
+    evidence: dict[str, Any] = {"overlapping": len(inside), "of": len(val), "share": found}
+    if not len(inside):
+        return Finding("ok", f"none of {len(val):,} inputs of validation is in train", evidence)
+    ids = dict(zip(train.tolist(), _ids(view, "train"), strict=True))
+    pairs = [f"{_ids(view, 'val')[at]} is train's {ids[int(val[at])]}" for at in inside[:MOST_NAMED]]
+    said = f"{len(inside):,} of {len(val):,} inputs of validation are in train, too ({found:.1%}): {pairs[0]}"
+    grave = found >= share and found > CHANCE * coincidence(view.flat[0]) * len(train)
+    return Finding(
+        "fail" if grave else "info", said, evidence | {"pairs": pairs},
+        cause="validation was taken from train, or samples were repeated before they were split",
+        advice=("remove duplicates before splitting", "split first; repeat, oversample or augment train afterwards"),
+        source="S0: remove duplicates; similar samples across sets mislead",
+    )  # fmt: skip
+
+
+def duplicates(view: View, *, share: float) -> Finding:
+    """Inputs that train holds more than once; whether their targets agree."""
+    found = hashes(view, "train")
+    _, first, which, counts = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
+    again = len(found) - len(counts)
+    evidence: dict[str, Any] = {"again": again, "of": len(found), "share": again / len(found)}
+    if not again:
+        return Finding("ok", "no input of train is there twice", evidence)
+    y = view.data.train.targets.cpu()
+    y = y if len(y) == len(found) else view.train.y
+    differs = (y.view(len(y), -1) != y[torch.from_numpy(first[which])].view(len(y), -1)).any(1)
+    evidence |= {"contradicting": int(differs.sum()), "most_frequent": int(counts.max())}
+    said = f"{again:,} of {len(found):,} samples of train repeat the input of another"
+    said += f", {evidence['contradicting']:,} of them with another target" * (evidence["contradicting"] > 0)
+    grave = again / len(found) >= share and again / len(found) > CHANCE * coincidence(view.flat[0]) * len(found)
+    return Finding(
+        "warn" if grave else "info", said, evidence, cause="samples were collected twice, or oversampled before the split",
+        advice=("remove them: they count double, and land on both sides of a split",), source="S0: remove duplicates at least",
+    )  # fmt: skip
+
+
+def near_duplicates(
+    view: View, *, embedding: Callable[[Tensor], Tensor], close: float, share: float, times: float
+) -> Finding | None:
+    """Samples of validation that are nearly one of train: nearer than a small share of the usual distance between samples."""
+    train, val = embedding(view.train.x.nan_to_num(0, 0, 0)), embedding(view.val.x.nan_to_num(0, 0, 0))
+    found = near(train.float(), val.float(), close)
+    if found is None:
+        return None
+    pairs, usual, expected, within = found
+    pairs = [pair for pair in pairs if pair[2] > 0 or not torch.equal(view.val.x[pair[0]], view.train.x[pair[1]])]
+    part = len(pairs) / len(val)
+    evidence: dict[str, Any] = {
+        "near": len(pairs),
+        "of": len(val),
+        "share": part,
+        "by_chance": expected,
+        "usual_distance": usual,
+    }
+    evidence["pairs"] = [
+        f"{view.val.ids[a]} is nearly train's {view.train.ids[b]} (distance {d:.3g})" for a, b, d in pairs[:MOST_NAMED]
+    ]
+    if not pairs:
+        return Finding(
+            "ok", f"no sample of validation is nearly one of train ({len(val):,} against {len(train):,})", evidence
+        )
+    seen = len(view.train) / len(view.data.train)  # of a part of train, only that part of the twins is found
+    grave = part / seen >= share and part > times * max(expected, within) and len(pairs) >= 3
+    said = f"{len(pairs)} of {len(val):,} samples of validation are nearly samples of train: {evidence['pairs'][0]}"
+    said += f", where {usual:.3g} is usual"
+    return Finding(
+        "fail" if grave else "info", said, evidence,
+        cause="copies with a little noise, frames of one film, crops of one image: split apart after they were made",
+        advice=("keep what belongs together in one split: data.split=grouped", "split first, augment train afterwards"),
+        source="S0: define when samples are similar; Barz and Denzler 2020, Do we train on test data?",
+    )  # fmt: skip
+
+
+def near(train: Tensor, val: Tensor, close: float) -> tuple[list[tuple[int, int, float]], float, float, float] | None:
+    """(pairs (row of val, row of train, distance), usual distance, share expected by chance, share within train).
+
+    Near is below `close` times the usual distance, the median to the second neighbour within train. By chance, the share
+    that is so near falls with the power of the intrinsic dimension (Facco et al. 2017, TwoNN). None: too few to say.
+    """
+    if min(len(train), len(val)) < 10:
+        return None
+    centre = train.mean(0)
+    axes = principal(train[:2000] - centre, COMPONENTS)
+    small, queries = (train - centre) @ axes, (val - centre) @ axes
+    inside = small[:1000]
+    two, rows = nearest(inside, inside, 2, itself=True)
+    whole = (train[: len(inside)] - train[rows[:, 1]]).norm(dim=1)
+    usual, reference = two[:, 1].median().item(), whole.median().item()
+    if reference <= 0:
+        return None
+    distance, row = (found[:, 0] for found in nearest(queries, small, 1))
+    candidates = (distance < close * max(usual, 0.1 * reference)).nonzero().flatten()
+    exact = (val[candidates] - train[row[candidates]]).norm(dim=1)
+    order = exact.argsort()
+    pairs = [
+        (int(candidates[at]), int(row[candidates[at]]), exact[at].item())
+        for at in order
+        if exact[at] < close * reference
+    ]
+    ratio = two[:, 1] / two[:, 0].clamp(min=1e-9)
+    dimension = 1 / max(ratio[two[:, 0] > 0].log().clamp(0, 5).mean().nan_to_num(1).item(), 1e-3)
+    return pairs, reference, 1 - 0.5 ** (close**dimension), (two[:, 0] < close * usual).float().mean().item()
+
+
+def groups(view: View) -> Finding | None:
+    """Whether what belongs together (a patient, a scene) stands on both sides of the split."""
+    train, val = (getattr(split, "groups", None) for split in (view.data.train, view.data.val))
+    if train is None or val is None:
+        return None
+    train, val = np.asarray(train), np.asarray(val)
+    torn = np.intersect1d(train, val)
+    samples = int(np.isin(val, torn).sum())
+    evidence = {
+        "groups": len(torn),
+        "samples": samples,
+        "of": len(val),
+        "names": [str(name) for name in torn[:MOST_NAMED]],
+    }
+    if not len(torn):
+        return Finding("ok", f"no group spans train and validation ({len(np.unique(val))} groups validate)", evidence)
+    return Finding(
+        "fail", f"{len(torn)} groups span train and validation, such as {torn[0]}: {samples} of {len(val)} samples of the latter",
+        evidence,
+        cause="samples were split without regard to their group",
+        advice=("data.split=grouped",), source="S0: split by patient, not by image",
+    )  # fmt: skip
+
+
+def coincidence(x: Tensor) -> float:
+    """The chance that two rows are equal, were their features independent: only coarse tables have a noticeable one."""
+    log = 0.0
+    for column in x[:1000].T:
+        _, counts = column.unique(return_counts=True)
+        log += math.log((counts.double() / counts.sum()).square().sum().item())
+        if log < -40:
+            return 0.0
+    return math.exp(log)
+
+
+def hashes(view: View, name: str) -> np.ndarray:
+    """(n,) of a split's inputs: of all, where they are in memory or were hashed when they were read."""
+    digests = getattr(getattr(view.data, name), "digests", None)
+    return view.sums[name].hashes if digests is None else np.asarray(digests)
+
+
+def _ids(view: View, name: str) -> list[Any]:
+    split = getattr(view.data, name)
+    whole = isinstance(split, Split) or hasattr(split, "digests")
+    return list(split.ids) if whole else list(getattr(view, name).ids)
