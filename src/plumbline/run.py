@@ -15,7 +15,7 @@ from plumbline.assemble import assemble, mistakes_in, rehearse
 from plumbline.checks.core import CheckFailed, Checks
 from plumbline.checks.curve import Curve
 from plumbline.checks.data import View
-from plumbline.checks.model import Bench
+from plumbline.checks.bench import Bench
 from plumbline.checks.result import Result
 from plumbline.config import ConfigError, build, check_config
 from plumbline.console import Console
