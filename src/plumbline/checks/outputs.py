@@ -216,7 +216,7 @@ def constant_output(bench: Bench, *, share: float) -> Finding | None:
         "fail", f"the outputs are the same for every input: they vary by {varied:.2g}, at a size of {size:.2g}", evidence,
         cause="the inputs do not reach the outputs: dead units, saturated units, or an input that is dropped",
         advice=("look at the activations layer by layer", "start with init=he and biases of zero"),
-        source="S2: look at the outputs before training",
+        source="S2: look at the outputs before training", symptom=True,
     )  # fmt: skip
 
 
@@ -277,8 +277,8 @@ def shape_broadcast(bench: Bench, *, share: float) -> Finding | None:
     shuffled = [float(loss(outputs, y.roll(shift, 0))) for shift in (1, 2, 3)]
     change = max(abs(value - paired) for value in shuffled) / max(abs(paired), 1e-12)
     evidence = {"paired": paired, "shuffled": shuffled}
-    if not math.isfinite(paired):
-        return None
+    if not math.isfinite(paired) or float(loss(outputs.flip(0), y)) == float(loss(3 * outputs, y)) == paired:
+        return None  # it does not look at the outputs either
     if change > share:
         return Finding("ok", "the loss compares each output with its own target", evidence)
     return Finding(

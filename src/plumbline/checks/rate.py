@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from plumbline.checks.bench import Bench, Copy
@@ -19,11 +19,17 @@ SMITH = "S2: the highest rate that still lowers the loss, from a range test (Smi
 
 @dataclass
 class Sweep:
-    """A range test: the rate grows from update to update. losses are smoothed."""
+    """A range test: the rate grows from update to update."""
 
-    rates: list[float]
-    losses: list[float]
-    diverged: float | None  # the rate at which the loss burst
+    rates: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # smoothed
+    start: float = math.nan  # the mean loss of the first third, at rates that change nothing
+    noise: float = 0.0  # the standard deviation there
+    diverged: float | None = None  # the rate at which the loss burst
+
+    @property
+    def clear(self) -> bool:
+        return len(self.losses) > 3 and math.isfinite(self.start)
 
     @property
     def lowest(self) -> int:
@@ -37,50 +43,56 @@ class Sweep:
 
     @property
     def fall(self) -> float:
-        """How far the loss fell, as a share of where it began."""
-        start = self.losses[0]
-        return (start - self.losses[self.lowest]) / max(abs(start), 1e-12)
+        """How far the loss fell."""
+        return self.start - self.losses[self.lowest]
+
+    def back(self, rate: float) -> float:
+        """The share of the fall that was lost again when the sweep came to a rate; 0 before the lowest loss."""
+        after = [loss for r, loss in zip(self.rates, self.losses, strict=True) if self.rates[self.lowest] <= r <= rate]
+        return (after[-1] - self.losses[self.lowest]) / self.fall if after and self.fall > 0 else 0.0
 
 
 def sweep(bench: Bench, seed: int, updates: int, low: float, high: float, seconds: float) -> Sweep:
     """One range test on a copy with that seed, in at most about so many seconds (at a quarter of the updates at least)."""
-    copy = bench.fresh(seed=seed)
+    copy, made = bench.fresh(seed=seed), Sweep()
     base = copy.optimiser.param_groups[-1]["initial_lr"]
-    began, rates, losses, running = time.perf_counter(), [], [], 0.0
     if base <= 0:
-        return Sweep([], [], None)
-    growth = (high / low) ** (1 / (updates - 1))
-    rate, first = low, None
+        return made
+    began, running, raw = time.perf_counter(), 0.0, []
+    growth, rate = (high / low) ** (1 / (updates - 1)), low
     for number in count():
-        if rate > high * 1.0001:
-            break
         try:
             loss = copy.update(bench.batches(number), number, rate / base)
         except Diverged:
-            return Sweep(rates, losses, rate)
-        first = loss if first is None else first
+            loss = math.nan
+        raw.append(loss)
         running = SMOOTH * running + (1 - SMOOTH) * loss
-        if not math.isfinite(loss):
-            return Sweep(rates, losses, rate)
-        rates.append(rate)
-        losses.append(running / (1 - SMOOTH ** (number + 1)))
-        if losses[-1] > BURST * abs(first) + 1e-3:
-            return Sweep(rates, losses, rate)
+        smooth = running / (1 - SMOOTH ** (number + 1))
+        if not math.isfinite(loss) or smooth > BURST * abs(raw[0]) + 1e-3:
+            made.diverged = rate
+            break
+        made.rates.append(rate)
+        made.losses.append(smooth)
+        left = math.log(high / rate) / math.log(growth)
+        if left < 0.5:
+            break
         spent = time.perf_counter() - began
-        left = (math.log(high) - math.log(rate)) / math.log(growth)
-        if number >= 3 and left > 1 and spent / (number + 1) * left > seconds - spent:
-            affordable = max((seconds - spent) / (spent / (number + 1)), updates / 4 - number, 4)
-            growth = max(growth, (high / rate) ** (1 / affordable))
+        each = spent / (number + 1)
+        if number >= 3 and each * left > max(seconds - spent, 0):  # too slow: fewer, larger steps for the rest
+            growth = (high / rate) ** (1 / min(left, max((seconds - spent) / each, updates / 4 - number, 4)))
         rate *= growth
-    return Sweep(rates, losses, None)
+    still = [loss for loss, r in zip(raw, made.rates, strict=False) if r <= low * (high / low) ** (1 / 3)]
+    if len(still) > 1:
+        made.start, made.noise = statistics.fmean(still), statistics.stdev(still)
+    return made
 
 
 def rate_range(
-    bench: Bench, *, updates: int, low: float, high: float, seeds: int, seconds: float, fall: float, above: float, below: float
+    bench: Bench, *, updates: int, low: float, high: float, seeds: int, seconds: float, fall: float, back: float, above: float, below: float
 ) -> Finding | None:
     """The range test and its verdict on the configured rate."""
     sweeps = [sweep(bench, bench.cfg.seed + k, updates, low, high, seconds / seeds) for k in range(seeds)]
-    sweeps = [one for one in sweeps if len(one.losses) > 3]
+    sweeps = [one for one in sweeps if one.clear]
     if not sweeps:
         return None
     rate, median = bench.network.rate, statistics.median_low
@@ -92,13 +104,14 @@ def rate_range(
         "curves": [[one.rates, one.losses] for one in sweeps],
     }  # fmt: skip
     advice = (f"optimiser.lr={tidy(suggestion)}", "and a ten times smaller or larger one beside it")
-    if median([one.fall for one in sweeps]) < fall:
+    if median([one.fall - max(fall * abs(one.start), one.noise) for one in sweeps]) < 0:
         return Finding(
             "info", f"no clear suggestion for the learning rate: at none from {low:g} to {high:g} does the loss fall by {fall:.0%}", shown,
             advice=("look at the other findings first", "try rates ten times apart"), source=SMITH,
         )  # fmt: skip
     fell = f"the loss is lowest at {best:.2g}" + (f" and bursts at {shown['diverged_at']:.2g}" if burst else "")
-    if rate > above * best or (len(burst) == len(sweeps) and rate > shown["diverged_at"]):
+    lost = median([one.back(rate) for one in sweeps])
+    if rate > above * best or lost > back or (len(burst) == len(sweeps) and rate > shown["diverged_at"]):
         return Finding(
             "warn", f"the learning rate {rate:.3g} is too high: in a range test {fell}; a tenth of that, {suggestion:.2g}, is suggested",
             shown, cause="a learning rate beyond the one at which the loss stops falling", advice=advice, source=SMITH,

@@ -79,7 +79,7 @@ def ratio(bench: Bench, *, most: float) -> Finding | None:
             copy.training.forward(x.clone(), y.clone())
     except Diverged:
         return None
-    penalty, decay, pull = float(copy.training.penalty), 0.0, 0.0
+    penalty, decay, pull = float(torch.as_tensor(copy.training.penalty).detach()), 0.0, 0.0
     for group in copy.optimiser.param_groups:
         size = float(sum(p.detach().float().square().sum() for p in group["params"]))
         coupled = group.get("weight_decay", 0.0) + group.get("decay", 0.0)

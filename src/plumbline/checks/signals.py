@@ -85,7 +85,7 @@ def describe(name: str, module: nn.Module, output: Tensor) -> Layer:
 
 @torch.no_grad()
 def saturation(module: nn.Module, inputs: Any, output: Any) -> float | None:
-    """The share of what went into a bounded function at which it is flat; None for any other module."""
+    """The share of what went into a bounded function at which it is flat; None for any other module. Hooks are not asked."""
     if not (len(inputs) == 1 and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)):
         return None
     z = inputs[0].detach()
@@ -93,7 +93,7 @@ def saturation(module: nn.Module, inputs: Any, output: Any) -> float | None:
         return None
     probe = z.flatten()[:1].repeat(len(TAILS) * 2) * 0 + z.new_tensor([*TAILS, *(-tail for tail in TAILS)])
     try:
-        tails = module(probe[None]).flatten()
+        tails = module.forward(probe[None]).flatten()
     except Exception:  # it wants another shape: no function of single numbers
         return None
     if tails.shape != probe.shape or float((tails[0] - tails[1]).abs() + (tails[2] - tails[3]).abs()) > 1e-6:
@@ -101,5 +101,5 @@ def saturation(module: nn.Module, inputs: Any, output: Any) -> float | None:
     if float((tails[0] - tails[2]).abs()) < 1e-6:
         return None  # flat everywhere
     step = 1e-2
-    slope = (module(z + step) - module(z - step)).abs() / (2 * step)
+    slope = (module.forward(z + step) - module.forward(z - step)).abs() / (2 * step)
     return float((slope < 0.02 * float((tails[0] - tails[2]).abs())).float().mean())

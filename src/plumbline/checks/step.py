@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import Finding
 from plumbline.checks.model import listed
-from plumbline.checks.outputs import SURE
+from plumbline.checks.outputs import SURE, spread
 from plumbline.checks.trial import made_anew
 from plumbline.losses import one_hot
 
@@ -39,7 +39,8 @@ def params_not_optimised(bench: Bench) -> Finding | None:
     trial = bench.trial
     if not any(trial.moved.values()) or any(map(math.isnan, trial.losses)):
         return None
-    left = [name for name, change in trial.moved.items() if change == 0 and trial.gradients.get(name, 0.0) > 0]
+    least = 1e-4 * max(trial.gradients.values(), default=0.0)  # a bias before a norm gets rounding errors only
+    left = [name for name, change in trial.moved.items() if change == 0 and trial.gradients.get(name, 0.0) > least]
     outside = [n for n, p in trial.copy.model.named_parameters() if n in left and id(p) not in trial.held]
     if not left:
         return Finding("ok", "every parameter that gets a gradient is moved by it")
@@ -56,12 +57,11 @@ def params_without_gradient(bench: Bench) -> Finding | None:
     trial = bench.trial
     if not any(trial.moved.values()) or any(map(math.isnan, trial.losses)):
         return None
-    unreachable = set(bench.signals.unreached)
-    held = trial.gradients if any(trial.gradients.values()) else None  # None: the step clears them at its end
-    left = [
-        name for name, change in trial.moved.items()
-        if change == 0 and name not in unreachable and (held is None or name not in held)
-    ]  # fmt: skip
+    if trial.gradients and not any(trial.gradients.values()):
+        return None  # only the weight decay moves anything
+    cannot = {*bench.signals.unreached, *trial.gradients}  # where the step clears them at its end, there are none
+    kernels = {name for name, parameter in trial.copy.model.named_parameters() if parameter.dim() > 1}
+    left = [name for name, change in trial.moved.items() if change == 0 and name in kernels - cannot]
     if not left:
         return Finding("ok", "the step trains every parameter that the outputs depend on")
     return Finding(
@@ -81,11 +81,14 @@ def batches_ignored(bench: Bench) -> Finding | None:
     seen, samples = sum(len(one.inputs) for one in still.copy.passes), sum(len(y) for _, y in given)
     here = made_anew(bench, given)
     there = [(x.flip(0) * 0.5 + 0.1, y) for x, y in here]
-    losses = [still.loss(here), still.loss(there)]
+    losses, entered = [], []
+    for batches in (here, there):
+        losses.append(still.loss(batches))
+        entered.append([one.inputs for one in still.copy.passes])
     evidence = {"losses": losses, "samples_seen": seen, "samples_given": samples}
     if not all(map(math.isfinite, losses)):
         return None
-    if losses[0] == losses[1]:
+    if losses[0] == losses[1] and all(map(torch.equal, *entered)):
         return Finding(
             "fail", f"the loss of a step is {losses[0]:.4g} whatever the batch: the step does not look at its batches", evidence,
             cause="the step uses a batch of its own, or a loss that does not depend on the network",
@@ -107,11 +110,12 @@ def targets_paired(bench: Bench, *, share: float) -> Finding | None:
         return None
     here = made_anew(bench, given)
     losses = [still.loss([(x, y.roll(shift, 0)) for x, y in here]) for shift in (0, 1, 2, 3)]
-    if not all(map(math.isfinite, losses)) or len(still.copy.passes) == 0:
+    other = still.loss([(x.flip(0) * 0.5 + 0.1, y) for x, y in here])
+    if not all(map(math.isfinite, losses)) or other == losses[0] or len(still.copy.passes) == 0:
         return None
     with torch.no_grad():
         outputs = torch.cat([one.outputs for one in still.copy.passes])
-    if float((outputs - outputs.mean(0)).abs().max()) <= 1e-4 * float(outputs.abs().max()):
+    if spread(outputs) <= 0.01 * float(outputs.abs().max()):
         return None  # all outputs are one: nothing can be said
     change = max(abs(loss - losses[0]) for loss in losses[1:]) / max(abs(losses[0]), 1e-12)
     if change > share:
@@ -228,45 +232,71 @@ def task_loss(bench: Bench, *, close: float) -> Finding | None:
     if not outputs or sum(map(len, outputs)) != len(y) or not math.isfinite(returned):
         return None
     logits, wanted = torch.cat(outputs), one_hot(y, bench.spec.outputs, torch.float32)
-    shapes = {"squared error of the outputs": logits, "squared error of the probabilities": logits.softmax(1),
-              "squared error of sigmoids": logits.sigmoid()}  # fmt: skip
-    per_sample = {name: F.mse_loss(values, wanted) for name, values in shapes.items()}
-    candidates = {name: float(value) * factor for name, value in per_sample.items() for factor in (1.0, bench.spec.outputs)}
-    for name, value in per_sample.items():
-        options = (float(value), float(value) * bench.spec.outputs, float(value) * logits.numel())
-        if any(abs(option - returned) <= close * abs(returned) for option in options):
+    squares = {
+        "squared error of the outputs": F.mse_loss(logits, wanted),
+        "squared error of the probabilities": F.mse_loss(logits.softmax(1), wanted),
+        "squared error of sigmoids": F.mse_loss(logits.sigmoid(), wanted),
+    }
+    for name, value in squares.items():  # the mean over all, the sum over the classes, or the sum over all
+        if any(abs(float(value) * many - returned) <= close * abs(returned) for many in (1, bench.spec.outputs, logits.numel())):
             return Finding(
                 "warn", f"the step's loss, {returned:.4g}, is the {name}: made for numbers, not for classes", {"loss": returned, "found": name},
                 cause="a loss for regression in a classification: confident mistakes get almost no gradient",
                 advice=("loss=cross_entropy",), source="S3: cross-entropy for classes, squared error for numbers",
             )  # fmt: skip
-    return Finding("ok", "the loss is none for regression", {"loss": returned} | candidates)
+    return Finding("ok", "the loss is none for regression", {"loss": returned})
 
 
 def loss_clipped(bench: Bench, *, factor: float) -> Finding | None:
     """Whether the loss itself is cut off: where it is, nothing is learned from the worst batches."""
     still = bench.still
     first, second = bench.first, made_anew(bench, bench.batches(1))
-    plain = [still.loss(first), still.loss(second)]
+    plain, entered = [], []
+    for batches in (first, second):
+        plain.append(still.loss(batches))
+        entered.append([one.inputs for one in still.copy.passes])
+    if all(map(torch.equal, *entered)):
+        return None  # the step does not look at its batches
     large = [still.loss(first, factor), still.loss(second, factor)]
     if not all(map(math.isfinite, plain + large)):
         return None
     evidence = {"plain": plain, "scaled": large}
     stuck = next((pair[0] for pair in (plain, large) if pair[0] == pair[1] and pair[0] != 0), None)
-    if stuck is None or not any(map(math.isfinite, plain)):
+    if stuck is None:
         return Finding("ok", "the loss has no upper end", evidence)
     return Finding(
-        "warn", f"the loss is cut off at {stuck:.4g}: worse batches cost the same and get no gradient", evidence,
+        "fail" if plain[0] == plain[1] else "warn", f"the loss is cut off at {stuck:.4g}: worse batches cost the same and get no gradient", evidence,
         cause="clamp or min on the loss, where the gradient was to be clipped",
         advice=("clip the gradient instead: grad_clip",), source="S3: gradient clipping",
+    )  # fmt: skip
+
+
+def loss_scale(bench: Bench, *, factor: float) -> Finding | None:
+    """Whether the step follows a mean: the same samples twice must not give twice the loss, or twice the gradient."""
+    still, seen = bench.still, []
+    for batches in (bench.first, [(torch.cat([x, x]), torch.cat([y, y])) for x, y in bench.first]):
+        for parameter in still.copy.model.parameters():
+            parameter.grad = None
+        seen.append((still.loss(batches), still.gradient()))
+    (loss, gradient), (loss_twice, gradient_twice) = seen
+    ratios = [abs(b / a) for a, b in ((loss, loss_twice), (gradient, gradient_twice)) if a and math.isfinite(a) and math.isfinite(b)]
+    if not ratios:
+        return None
+    if max(ratios) < factor:
+        return Finding("ok", "the step does not depend on the size of the batch", {"ratio": max(ratios)})
+    return Finding(
+        "warn", f"twice the batch gives {max(ratios):.3g} times the loss or gradient: the step follows a sum over the batch",
+        {"loss": [loss, loss_twice], "gradient": [gradient, gradient_twice]},
+        cause="a sum where a mean was meant, so that the learning rate depends on the batch size",
+        advice=("divide by the number of samples",), source="S2: the first loss is ln(classes) whatever the batch size",
     )  # fmt: skip
 
 
 def update_ratio(bench: Bench, *, reach: float) -> Finding | None:
     """How far the weights can get in the whole run, at the planned rates, as a share of their size."""
     trial, updates = bench.trial, bench.updates
-    if not updates or any(map(math.isnan, trial.losses)):
-        return None
+    if not updates or not trial.travelled or any(map(math.isnan, trial.losses)):
+        return None  # no update at all is another check's
     plan = [trial.copy.schedule(k / 200, []) / trial.copy.peak for k in range(200)] if trial.copy.peak else [0.0]
     momentum = max(float(group.get("momentum", 0.0)) for group in trial.copy.optimiser.param_groups)
     found = trial.travelled * updates * sum(plan) / len(plan) / (1 - momentum)

@@ -30,7 +30,7 @@ class Trial:
         self.travelled = 0.0  # the sum of the lengths of the updates, as a share of the weights' length
         self.gradients: dict[str, float] = {}  # the largest norm that was left after an update, by name
         updates = 20 if copy.training.scaler is not None else UPDATES  # fp16 leaves out the first few
-        length = norm(before)
+        length = norm(before)  # 0 where every weight starts at zero: then shares of it say nothing
         for number in range(updates):
             last = copy.weights()
             try:
@@ -41,7 +41,7 @@ class Trial:
             finally:
                 self.modes += [one.training for one in copy.passes]
             now = copy.weights()
-            self.travelled += norm({name: now[name] - last[name] for name in now}) / max(length, 1e-12) / updates
+            self.travelled += norm({name: now[name] - last[name] for name in now}) / (length or math.inf) / updates
             for name, parameter in copy.model.named_parameters():
                 if parameter.grad is not None:
                     found = float(parameter.grad.norm())
@@ -77,8 +77,9 @@ class Still:
                 hook.remove()
 
     def gradient(self) -> float:
-        """The norm of the gradient that the last step left behind."""
-        found = [p.grad for p in self.copy.model.parameters() if p.grad is not None]
+        """The norm of the gradient that the last step left behind, of what the optimiser holds where it holds any."""
+        held = [p.grad for group in self.copy.optimiser.param_groups for p in group["params"] if p.grad is not None]
+        found = held or [p.grad for p in self.copy.model.parameters() if p.grad is not None]
         return float(torch.stack([g.float().square().sum() for g in found]).sum().sqrt()) if found else 0.0
 
 
