@@ -110,8 +110,8 @@ def output_activation(bench: Bench, *, floor: float, beyond: float) -> Finding |
     """Whether something after the last layer keeps the outputs from going where the loss wants them."""
     sizes = (1.0, 10.0, 1000.0)
     tail = after_last_layer(bench, sizes)
-    if tail is None or are_probabilities(tail[0], 1) or are_probabilities(tail[0], 0):
-        return None
+    if tail is None or any(are_probabilities(values, axis) for values in (tail[0], tail[0].exp()) for axis in (0, 1)):
+        return None  # probabilities are another check's, their logarithms are logits
     outputs = torch.cat(tail)
     low, high = float(outputs.min()), float(outputs.max())
     widest = [float(values.max() - values.min()) for values in tail]
@@ -317,11 +317,13 @@ def first_loss(bench: Bench, *, within: float) -> Finding | None:
         outputs, y = predict(copy.model, train, bench.batch_size, copy.training.autocast, part)
     copy.model.train()
     measured = float(loss(outputs, y))
-    flat = torch.zeros_like(outputs)
-    informed = known.clamp(min=1e-6).log() if bench.spec.task == "classification" else known
-    expected = [float(loss(flat, y)), float(loss(flat + informed, y))]
+    flat, power = torch.zeros_like(outputs), 1.0
     if bench.spec.task == "regression":
-        expected = expected[1:]  # the mean of the targets, wherever it lies
+        expected, power = [float(loss(flat + known, y))], 0.5  # the mean of the targets, wherever it lies; squares are compared by root
+    elif wants_probabilities(bench):
+        expected = [float(loss(flat + 1 / bench.spec.outputs, y)), float(loss(flat + known, y))]
+    else:
+        expected = [float(loss(flat, y)), float(loss(flat + known.clamp(min=1e-6).log(), y))]
     low, high = min(expected), max(expected)
     if getattr(loss, "expected_first", None) is not None and bench.spec.task == "classification":
         high = loss.expected_first
@@ -329,7 +331,7 @@ def first_loss(bench: Bench, *, within: float) -> Finding | None:
         return None
     evidence = {"measured": measured, "expected": high, "lowest": low}
     said = f"the first loss is {measured:.4g}, where knowing nothing gives {high:.4g}"
-    if low / within < measured < high * within:
+    if low / within ** (1 / power) < measured < high * within ** (1 / power):
         return Finding("ok", said, evidence)
     return Finding(
         "warn", said, evidence,

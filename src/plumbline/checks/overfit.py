@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from plumbline.checks.bench import Bench
+from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
-from plumbline.loop import Diverged
+from plumbline.loop import Batch, Diverged
 from plumbline.losses import Loss, one_hot
 
 EVERY = 5  # updates between two looks
@@ -28,14 +28,20 @@ class Attempt:
     cut: bool = False  # by the clock, not by the number of updates
 
 
-def floor(bench: Bench) -> float | None:
+def few(bench: Bench, samples: int) -> list[Batch]:
+    """The batches of the first update, of so many samples together."""
+    each = max(samples // len(bench.first), 2)
+    return [(x[:each], y[:each]) for x, y in bench.first]
+
+
+def floor(bench: Bench, batches: list[Batch]) -> float | None:
     """The lowest loss that there is: the entropy of the smoothed labels, where they are smoothed; else zero."""
     training = bench.network.training
     if not isinstance(training.loss, Loss):
         return None
-    y = bench.y
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
     for regulariser in training.regularisers:
-        _, y = regulariser.batch(bench.x, y, training.generator)
+        _, y = regulariser.batch(x, y, training.generator)
     if bench.spec.task != "classification" or not y.is_floating_point():
         return 0.0
     if training.loss.expected_first is None or abs(training.loss.expected_first - math.log(bench.spec.outputs)) > 1e-6:
@@ -43,31 +49,33 @@ def floor(bench: Bench) -> float | None:
     return float(training.loss(one_hot(y, bench.spec.outputs, torch.float32).clamp(min=1e-12).log(), y))
 
 
-def attempt(bench: Bench, rate: float | None, updates: int, seconds: float, enough: float) -> Attempt:
-    """Up to so many updates on the first batch, without anything that is drawn at random."""
+def attempt(
+    bench: Bench, batches: list[Batch], rate: float | None, updates: int, seconds: float, enough: float
+) -> Attempt:
+    """Up to so many updates on the batches, without anything that is drawn at random."""
     copy = bench.fresh(quiet=True)
     multiplier = copy.peak if rate is None else rate / copy.optimiser.param_groups[-1]["initial_lr"]
     began, score, loss, done = time.perf_counter(), 0.0, math.nan, 0
     asked = copy.rate if rate is None else rate
     for done in range(1, updates + 1):
         try:
-            copy.update(bench.first, done, multiplier)
+            copy.update(batches, done, multiplier)
             if done % EVERY == 0 or done == updates:
-                score, loss = scored(bench, copy)
+                score, loss = scored(bench, copy, batches)
         except Diverged:
             return Attempt(asked, done, 0.0, math.nan, passed=False)
         if score >= enough:
             break
         if time.perf_counter() - began > seconds:
-            score, loss = scored(bench, copy)
+            score, loss = scored(bench, copy, batches)
             return Attempt(asked, done, score, loss, passed=score >= enough, cut=score < enough)
     return Attempt(asked, done, score, loss, passed=score >= enough)
 
 
-def scored(bench: Bench, copy) -> tuple[float, float]:
-    """(share right or R², the configured loss) on the batch, with the norms as they train."""
+def scored(bench: Bench, copy: Copy, batches: list[Batch]) -> tuple[float, float]:
+    """(share right or R², the configured loss) on the batches, with the norms as they train."""
     copy.model.train()
-    outputs, y = copy.outputs(bench.first), bench.y
+    outputs, y = copy.outputs(batches), torch.cat([y for _, y in batches])
     loss = float(copy.training.loss(outputs, y))
     if bench.spec.task == "classification":
         return float((outputs.argmax(1) == y).float().mean()), loss
@@ -75,36 +83,44 @@ def scored(bench: Bench, copy) -> tuple[float, float]:
     return (float(1 - rest / whole) if whole > 0 else 1.0), loss
 
 
-def overfit(bench: Bench, *, updates: int, seconds: float, enough: float, rates: list[float]) -> Finding | None:
-    """Learn the first batch by heart: at the planned rate, then at others, so that the rate is not what is judged."""
-    if bench.network.rate <= 0 or len(bench.y) < 2:
+def overfit(
+    bench: Bench, *, samples: int, updates: int, seconds: float, enough: float, rates: list[float]
+) -> Finding | None:
+    """Learn a few samples by heart: at the planned rate, then at others, so that the rate is not what is judged."""
+    rate, batches, tried = bench.network.rate, few(bench, samples), list[Attempt]()
+    size = sum(len(y) for _, y in batches)
+    if rate <= 0 or size < 2:
         return None
-    size, least = len(bench.y), floor(bench)
-    name = "of the batch right" if bench.spec.task == "classification" else "of the variance explained"
-    tried: list[Attempt] = []
-    for factor in (None, *rates):
-        tried.append(attempt(bench, None if factor is None else bench.network.rate * factor, updates, seconds / (1 + len(rates)), enough))
+    for factor in (1.0, *rates):
+        each = seconds / (1 + len(rates))
+        tried.append(attempt(bench, batches, None if factor == 1 else rate * factor, updates, each, enough))
         if tried[-1].passed:
             break
+    return verdict(bench, tried, size, floor(bench, batches))
+
+
+def verdict(bench: Bench, tried: list[Attempt], size: int, least: float | None) -> Finding:
+    """What the attempts say; one that passed is enough."""
     best = max(tried, key=lambda one: one.score)
     evidence = {
         "samples": size, "updates": best.updates, "score": best.score, "loss": best.loss, "floor": least, "rate": best.rate,
         "tried": [[one.rate, one.updates, one.score] for one in tried],
     }  # fmt: skip
     source = "S0, S2, S3: overfit one batch"
-    if tried[0].passed:
-        low = f" (its floor is {least:.3g})" if least else ""
-        return Finding("ok", f"learns {size} samples by heart in {best.updates} updates, to a loss of {best.loss:.3g}{low}", evidence, source=source)
     if best.passed:
-        return Finding(
-            "info", f"learns {size} samples by heart in {best.updates} updates at a rate of {best.rate:.2g}, but not at {tried[0].rate:.2g}",
-            evidence, advice=(f"try optimiser.lr={best.rate:.2g}",), source=source, symptom=True,
-        )  # fmt: skip
-    said = f"{max(best.score, 0):.0%} {name}, a loss of {best.loss:.3g}"
-    if any(one.cut for one in tried):
-        return Finding("info", f"undecided: in the time there was, {best.updates} updates on one batch gave {said}", evidence, source=source, symptom=True)
+        low = f" (its floor is {least:.3g})" if least else ""
+        said = f"learns {size} samples by heart in {best.updates} updates, to a loss of {best.loss:.3g}{low}"
+        if not tried[0].passed:
+            said += f", at a rate of {best.rate:.2g}; at {tried[0].rate:.2g} it did not in {tried[0].updates}"
+        return Finding("ok" if tried[0].passed else "info", said, evidence, source=source, symptom=not tried[0].passed)
+    name = "of them right" if bench.spec.task == "classification" else "of their variance explained"
+    said = f"after {best.updates} updates {max(best.score, 0):.0%} {name}, a loss of {best.loss:.3g}"
+    trained = sum(parameter.numel() for parameter in bench.network.model.parameters() if parameter.requires_grad)
+    if any(one.cut for one in tried) or trained < size * bench.spec.outputs:
+        why = "time" if trained >= size * bench.spec.outputs else "parameters"
+        return Finding("info", f"too few {why} to learn {size} samples by heart: {said}", evidence, source=source, symptom=True)
     return Finding(
-        "warn", f"cannot learn {size} samples by heart: after {best.updates} updates {said}", evidence,
+        "warn", f"cannot learn {size} samples by heart: {said}", evidence,
         cause="the network, the loss or the step stands in the way of learning", advice=("look at the other findings first",
         "check that inputs and labels belong together", "more width, or fewer constraints"), source=source, symptom=True,
     )  # fmt: skip
