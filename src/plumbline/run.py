@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from plumbline import device, exits, tasks
 from plumbline.assemble import assemble, mistakes_in, rehearse
 from plumbline.checks import baselines
+from plumbline.checks.bench import Bench
 from plumbline.checks.core import CheckFailed, Checks
 from plumbline.checks.curve import Curve
-from plumbline.checks.model import Bench
 from plumbline.checks.result import Result
 from plumbline.checks.view import View
 from plumbline.config import ConfigError, build, check_config

@@ -1,0 +1,234 @@
+"""The bench: copies of what will train, as it is before its first update, to try things on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from plumbline import tasks
+from plumbline.assemble import build_all
+from plumbline.checks.signals import Signals
+from plumbline.checks.trial import Still, Trial
+from plumbline.config import build
+from plumbline.data.core import Data
+from plumbline.loop import Batch, Schedule, Step, Training, epoch_order, groups, seed_all, updates_per_epoch, usable
+from plumbline.regularisers import DropBlock, Dropout, LabelSmoothing, Regulariser
+
+SLOW = 0.2  # seconds that an update may take here; if it takes longer, the probes use a part of each batch
+FEWEST = 8  # samples of a batch: fewer make batch norm another network
+HELD = 2**26  # numbers of batches that are kept to be used again
+MOST = 64  # updates whose batches are kept
+
+
+@dataclass
+class Pass:
+    """A batch that went through the network within a step, with gradients."""
+
+    inputs: Tensor
+    outputs: Tensor
+    training: bool  # the network's mode
+
+
+class Copy:
+    """All that trains, built anew, and the step that trains it."""
+
+    def __init__(self, training: Training, step: Step, schedule: Schedule, seed: int):
+        self.training, self.step, self.schedule, self.seed = training, step, schedule, seed
+        self.model, self.optimiser = training.model, training.optimiser
+        self.passes: list[Pass] = []  # of the last update
+        self.model.register_forward_hook(self._note)
+        self.model.train()
+
+    def _note(self, model: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        if torch.is_grad_enabled() and inputs:
+            self.passes.append(Pass(inputs[0].detach(), outputs.detach(), model.training))
+
+    @property
+    def peak(self) -> float:
+        """The largest multiplier that the schedule plans."""
+        return max(self.schedule(k / 200, []) for k in range(201))
+
+    @property
+    def rate(self) -> float:
+        """The largest learning rate that is planned, of the last layer."""
+        return self.optimiser.param_groups[-1]["initial_lr"] * self.peak
+
+    def update(self, batches: list[Batch], number: int, multiplier: float) -> float:
+        """One update as the loop does it, at that multiple of the configured rates; returns the loss."""
+        self.passes.clear()
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * multiplier
+        seed_all(self.seed + number, self.training.generator)
+        self.training.where = f"a probe, learning rate {group['lr']:.3g}"
+        loss = self.step(self.training, [(x.clone(), y.clone()) for x, y in batches])
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def outputs(self, batches: list[Batch]) -> Tensor:
+        """What the network says of the batches, in the mode that it is in; its buffers stay as they are."""
+        with self.buffers_kept(), self.training.autocast():
+            return torch.cat([self.model(x.clone()).float() for x, _ in batches])
+
+    def loss(self, batches: list[Batch]) -> float:
+        """The configured loss of the batches without penalties."""
+        return float(self.training.loss(self.outputs(batches), torch.cat([y for _, y in batches])))
+
+    @contextmanager
+    def buffers_kept(self) -> Iterator[None]:
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, old in zip(self.model.buffers(), before, strict=True):
+                    buffer.copy_(old)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained parameters as they are now, by name."""
+        return {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def wake(self) -> None:
+        """Give what starts at zero on purpose (heads, residual branches) small random values, so that signals pass."""
+        draws = torch.Generator().manual_seed(0)
+        for parameter in self.model.parameters():
+            if not parameter.any():
+                noise = torch.randn(parameter.shape, generator=draws).to(parameter)
+                parameter.copy_(noise * (0.1 if parameter.dim() < 2 else parameter[0].numel() ** -0.5))
+
+
+class Bench:
+    """What the probes may use: copies of what will train, and the first batches that it will see."""
+
+    def __init__(self, cfg: DictConfig, data: Data, where: torch.device):
+        self.cfg, self.data, self.spec, self.where = cfg, data, data.spec, where
+        self.prior = tasks.prior(data.spec, data.train).float()
+
+    def fresh(self, *, quiet: bool = False, seed: int | None = None) -> Copy:
+        """A copy as seed and data make it. quiet: without what is drawn at random (dropout, mixing, augmentation)."""
+        cfg = self.cfg.copy()
+        cfg.seed = cfg.seed if seed is None else seed
+        if quiet:
+            cfg.augment = {}
+            cfg.regulariser = {name: node for name, node in cfg.regulariser.items() if not self._draws(node)}
+        training, _, step, schedule = build_all(cfg, self.spec, self.prior, self.where, rehearsal=True)
+        if quiet:
+            silence(training.model)
+        return Copy(training, step, schedule, cfg.seed)
+
+    def _draws(self, node: DictConfig) -> bool:
+        regulariser = build(node)(self.spec)
+        mixes = type(regulariser).batch is not Regulariser.batch and not isinstance(regulariser, LabelSmoothing)
+        return mixes or isinstance(regulariser, Dropout | DropBlock)
+
+    @cached_property
+    def network(self) -> Copy:
+        """A quiet copy to look at; whoever changes anything in it puts it back."""
+        return self.fresh(quiet=True)
+
+    @cached_property
+    def awake(self) -> Copy:
+        """A quiet copy in which nothing is zero that was so on purpose."""
+        copy = self.fresh(quiet=True)
+        copy.wake()
+        return copy
+
+    @cached_property
+    def noisy(self) -> Copy:
+        """A copy with all that is drawn at random, to look at."""
+        return self.fresh()
+
+    @cached_property
+    def signals(self) -> Signals:
+        """How numbers and gradients get through the awake copy."""
+        return Signals(self.awake, self.x, self.spec.outputs)
+
+    @cached_property
+    def trial(self) -> Trial:
+        """The first updates of the run, made on a copy."""
+        return Trial(self)
+
+    @cached_property
+    def still(self) -> Still:
+        """A quiet copy that is stepped at a rate of zero."""
+        return Still(self)
+
+    @property
+    def updates(self) -> int:
+        """How many updates the run will make."""
+        cfg = self.cfg
+        return cfg.epochs * updates_per_epoch(len(self.data.train), cfg.batch_size, cfg.accumulate)
+
+    @cached_property
+    def batch_size(self) -> int:
+        """The run's own, or as much of it as can be afforded: one small update is timed."""
+        cfg = self.cfg
+        size = min(cfg.batch_size, len(self.data.train))
+        few = min(size, FEWEST)
+        batches, affordable = list(islice(self.data.train.batches(few), 1)), 0
+        for _ in range(2):  # the first forward of a process may wait for libraries
+            began = time.perf_counter()
+            self.network.outputs(batches)
+            each = 3 * (time.perf_counter() - began) / few  # a backward takes two forwards
+            affordable = int(SLOW / max(each * cfg.accumulate, 1e-9))
+            if size <= affordable:
+                return size
+        return max(few, affordable)
+
+    def batches(self, number: int) -> list[Batch]:
+        """The batches of an update, from the first that the run will make; after the last that is kept, again."""
+        number %= self._kept
+        while len(self._drawn) <= number:
+            self._drawn.append(next(self._source))
+        return self._drawn[number]
+
+    @cached_property
+    def x(self) -> Tensor:
+        """The inputs of the first update."""
+        return torch.cat([x for x, _ in self.first])
+
+    @cached_property
+    def y(self) -> Tensor:
+        """The targets of the first update."""
+        return torch.cat([y for _, y in self.first])
+
+    @cached_property
+    def first(self) -> list[Batch]:
+        """The batches of the first update."""
+        return self.batches(0)
+
+    @cached_property
+    def _drawn(self) -> list[list[Batch]]:
+        return []
+
+    @cached_property
+    def _kept(self) -> int:
+        """How many updates' batches are kept: one epoch at most, and not more than fits."""
+        cfg, samples = self.cfg, len(self.data.train)
+        size = self.batch_size * int(np.prod(self.spec.shape)) * cfg.accumulate
+        whole = usable(samples, self.batch_size) // (self.batch_size * cfg.accumulate)
+        return max(1, min(MOST, whole, HELD // size))
+
+    @cached_property
+    def _source(self) -> Iterator[list[Batch]]:
+        order = epoch_order(len(self.data.train), self.cfg.seed, 0)
+        return groups(self.data.train.batches(self.batch_size, order), self.cfg.accumulate)
+
+
+def silence(model: nn.Module) -> None:
+    """Switch off the dropout that a network brings along, in whatever form torch and torchvision give it."""
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+        elif "drop" in type(module).__name__.lower() or type(module).__name__ == "StochasticDepth":
+            if isinstance(vars(module).get("p"), float):
+                module.p = 0.0

@@ -1,0 +1,346 @@
+"""Checks of what a network yields before it trains, and of the loss that judges it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plumbline.checks.bench import Bench, Copy
+from plumbline.checks.core import Finding
+from plumbline.loop import predict
+from plumbline.losses import one_hot
+from plumbline.regularisers.layers import weight_layers
+
+SURE = 20.0  # an output that leaves no doubt: exp(-20) is 2e-9
+
+
+@contextmanager
+def evaluating(copy: Copy) -> Iterator[nn.Module]:
+    """The network in evaluation mode; afterwards it is as before, buffers included."""
+    with copy.buffers_kept(), torch.no_grad():
+        copy.model.eval()
+        try:
+            yield copy.model
+        finally:
+            copy.model.train()
+
+
+def spread(outputs: Tensor) -> float:
+    """The root mean square of how the outputs differ between samples."""
+    return float((outputs - outputs.mean(0)).square().mean().sqrt())
+
+
+def last_layer(model: nn.Module, x: Tensor) -> nn.Module | None:
+    """The layer with weights that is the last to be called."""
+    called: list[nn.Module] = []
+    hooks = [
+        layer.register_forward_hook(lambda module, *_: called.append(module)) for layer in weight_layers(model).values()
+    ]
+    try:
+        model(x.clone())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called[-1] if called else None
+
+
+def after_last_layer(bench: Bench, sizes: tuple[float, ...]) -> list[Tensor] | None:
+    """What comes out when the last layer is made to yield normal numbers of these sizes: what is done to them."""
+    copy, x = bench.network, bench.x
+    draws, found = torch.Generator().manual_seed(0), []
+    with evaluating(copy) as model:
+        layer = last_layer(model, x)
+        for size in sizes if layer is not None else ():
+
+            def replace(module: nn.Module, inputs: Any, output: Any, size: float = size) -> Any:
+                if not isinstance(output, Tensor):
+                    return output
+                return (size * torch.randn(output.shape, generator=draws)).to(output)
+
+            hook = layer.register_forward_hook(replace)
+            try:
+                found.append(model(x.clone()).float())
+            finally:
+                hook.remove()
+    return found or None
+
+
+def are_probabilities(outputs: Tensor, axis: int) -> bool:
+    """Whether the outputs are never negative and sum to one along an axis."""
+    sums = outputs.sum(axis)
+    return bool((outputs >= 0).all() and ((sums - 1).abs() < 1e-3).all())
+
+
+def wants_probabilities(bench: Bench) -> bool:
+    """Whether the configured loss takes probabilities: certainty of the right class must cost about nothing."""
+    certain = one_hot(bench.y, bench.spec.outputs, torch.float32).clamp(1e-6, 1 - 1e-6)
+    flat = torch.full_like(certain, 1 / bench.spec.outputs)
+    loss = bench.network.training.loss
+    return abs(float(loss(certain, bench.y))) < 0.05 * abs(float(loss(flat, bench.y)))
+
+
+def probabilities(bench: Bench) -> Finding | None:
+    """Whether the outputs have been through a softmax already, which the loss does again."""
+    if bench.spec.task != "classification" or bench.spec.outputs < 2 or len(bench.x) < 2:
+        return None
+    tail = after_last_layer(bench, (1.0, 5.0)) or []
+    with evaluating(bench.network) as model:
+        seen = [model(bench.x.clone()).float(), *tail]
+    for axis, along in ((1, "each row"), (0, "each column, over the batch,")):
+        if all(are_probabilities(outputs, axis) for outputs in seen):
+            if axis == 1 and wants_probabilities(bench):
+                return Finding("ok", "the outputs are probabilities, and the loss wants them so")
+            floor = math.log1p((bench.spec.outputs - 1) / math.e)
+            return Finding(
+                "fail", f"the outputs are probabilities already: {along} sums to 1, and the loss takes a softmax of them again",
+                {"axis": axis, "floor": floor},
+                cause=f"a softmax at the end of the network: the loss cannot fall below {floor:.3g}",
+                advice=("return the raw outputs (logits)", "softmax over dim=1 only where probabilities are shown"),
+                source="S2: no softmax before a loss that has one",
+            )  # fmt: skip
+    return Finding("ok", "the outputs are raw: no probabilities yet")
+
+
+def output_activation(bench: Bench, *, floor: float, beyond: float) -> Finding | None:
+    """Whether something after the last layer keeps the outputs from going where the loss wants them."""
+    sizes = (1.0, 10.0, 1000.0)
+    tail = after_last_layer(bench, sizes)
+    if tail is None or any(are_probabilities(values, axis) for values in (tail[0], tail[0].exp()) for axis in (0, 1)):
+        return None  # probabilities are another check's, their logarithms are logits
+    outputs = torch.cat(tail)
+    low, high = float(outputs.min()), float(outputs.max())
+    widest = [float(values.max() - values.min()) for values in tail]
+    bounded = widest[2] < 2 * widest[1]  # a hundred times larger inputs
+    one_sided = low >= 0 or high <= 0
+    evidence = {"low": low, "high": high, "bounded": bounded}
+    if not bounded and not one_sided:
+        return Finding("ok", "nothing limits the outputs", evidence)
+    kind = f"stay within {low:.3g} and {high:.3g}" if bounded else f"never go {'below' if low >= 0 else 'above'} 0"
+    if bench.spec.task == "classification":
+        if wants_probabilities(bench):
+            return Finding("ok", f"the outputs {kind}, as the loss wants them", evidence)
+        least = math.log1p((bench.spec.outputs - 1) * math.exp(low - high)) if bounded else 0.0
+        evidence["floor"] = least
+        if bounded and least < floor * math.log(bench.spec.outputs):
+            return Finding("ok", f"the outputs {kind}, which is wide enough", evidence)
+        said = f"the outputs {kind}, whatever the last layer yields" + (
+            f": the loss cannot fall below {least:.3g}" if bounded else ": a class that is cut off gets no gradient"
+        )
+    else:
+        y = bench.data.train.targets.cpu()
+        outside = float(((y < low) | (y > high) if bounded else (y < 0) if low >= 0 else (y > 0)).float().mean())
+        evidence["out_of_reach"] = outside
+        if outside <= beyond:
+            return Finding("ok", f"the outputs {kind}, and so do the targets", evidence)
+        said = f"the outputs {kind}, but {outside:.0%} of the targets lie beyond"
+    return Finding(
+        "fail", said, evidence, cause="an activation function (relu, sigmoid, tanh, clip) after the last layer",
+        advice=("let the last layer have no activation",), source="S2: logits and values are raw outputs",
+    )  # fmt: skip
+
+
+def batch_mixing(bench: Bench, *, share: float) -> Finding | None:
+    """Whether the output of a sample depends on the others of its batch, in evaluation."""
+    x = bench.x[:16].clone()
+    if len(x) < 4:
+        return None
+    draws = torch.Generator().manual_seed(0)
+    others = x.clone()
+    others[1::2] = (x[1::2].flip(0) + torch.randn(x[1::2].shape, generator=draws).to(x)) * 3
+    copy = bench.awake
+    with evaluating(copy) as model:
+        torch.manual_seed(0)
+        before = model(x.clone()).float()
+        torch.manual_seed(0)
+        after = model(others).float()
+    size = max(spread(before), spread(after[::2]))
+    if not size or not before.isfinite().all():
+        return None
+    moved = float((after[::2] - before[::2]).abs().max()) / size
+    evidence = {"change": moved}
+    if moved <= share:
+        return Finding("ok", "the output of a sample does not depend on the others of its batch", evidence)
+    return Finding(
+        "fail", f"the output of a sample changes by {moved:.2g} of the outputs' spread when other samples of its batch change",
+        evidence, cause="a reshape, transpose, softmax or normalisation that runs over the batch axis",
+        advice=("keep the batch axis first: flatten(1), not view or transpose", "softmax and means over dim=1, not 0",
+                "batch norm needs running statistics in evaluation"),
+        source="S2: look at reshapes; use gradients to see dependencies",
+    )  # fmt: skip
+
+
+def nondeterministic(bench: Bench, *, share: float) -> Finding | None:
+    """Whether evaluation gives one answer: two passes that differ in nothing but the random state."""
+    copy = bench.network
+    before = [buffer.clone() for buffer in copy.model.buffers()]
+    with evaluating(copy) as model:
+        still = [name or "the network" for name, module in model.named_modules() if module.training]
+        passes = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            passes.append(model(bench.x.clone()).float())
+        moved = any(not torch.equal(old, new) for old, new in zip(before, model.buffers(), strict=True))
+    size = max(spread(passes[0]), 1e-6 * float(passes[0].abs().max()))
+    change = float((passes[0] - passes[1]).abs().max()) / size if size else 0.0
+    evidence = {"change": change, "still_training": still[:3], "buffers_moved": moved}
+    if change <= share and not still and not moved:
+        return Finding("ok", "evaluation gives the same answer twice", evidence)
+    said = (
+        f"two passes in evaluation differ by {change:.2g} of the outputs' spread" if change > share
+        else f"eval() leaves {still[0]} in training mode" if still
+        else "a pass in evaluation changes the network's running statistics"
+    )  # fmt: skip
+    return Finding(
+        "warn", said, evidence, cause="dropout or noise that does not ask whether the network is training, or an eval() that does nothing",
+        advice=("F.dropout(x, p, self.training), or a module nn.Dropout", "let train(mode) reach every part"),
+        source="S2, S3: toggle train and eval",
+    )  # fmt: skip
+
+
+def constant_output(bench: Bench, *, share: float) -> Finding | None:
+    """Whether the outputs depend on the inputs at all, zero starts set aside."""
+    with evaluating(bench.awake) as model:
+        outputs = model(bench.x.clone()).float()
+    if len(bench.x) < 2 or torch.equal(bench.x, bench.x[:1].expand_as(bench.x)) or not outputs.isfinite().all():
+        return None
+    varied, size = spread(outputs), float(outputs.square().mean().sqrt())
+    evidence = {"spread": varied, "size": size}
+    if varied > share * size:
+        return Finding("ok", "the outputs vary with the inputs", evidence)
+    return Finding(
+        "fail", f"the outputs are the same for every input: they vary by {varied:.2g}, at a size of {size:.2g}", evidence,
+        cause="the inputs do not reach the outputs: dead units, saturated units, or an input that is dropped",
+        advice=("look at the activations layer by layer", "start with init=he and biases of zero"),
+        source="S2: look at the outputs before training", symptom=True,
+    )  # fmt: skip
+
+
+def linear(bench: Bench, *, share: float) -> Finding | None:
+    """Whether several layers are together one linear map: f(.3 a + .7 b) = .3 f(a) + .7 f(b), near and far."""
+    copy, x = bench.awake, bench.x[:128]
+    calls: list[str] = []
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: calls.append(name))
+        for name, layer in weight_layers(copy.model).items()
+    ]
+    worst = 0.0
+    with evaluating(copy) as model:
+        try:
+            for scale in (1.0, 30.0):
+                a, b = x * scale, x.roll(1, 0) * scale * -1.5
+                ends = [model(part.clone()).double() for part in (a, b, 0.3 * a + 0.7 * b)]
+                size = max(map(spread, ends))
+                if not size or size < 1e-5 * float(ends[0].abs().max()):
+                    return None  # constant: another check's
+                worst = max(worst, float((ends[2] - 0.3 * ends[0] - 0.7 * ends[1]).abs().max()) / size)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    layers = len(dict.fromkeys(calls))
+    evidence = {"bend": worst, "layers": layers}
+    if layers < 2:
+        return None  # linear by design
+    if worst > share:
+        return Finding("ok", "the network is not linear", evidence)
+    return Finding(
+        "warn", f"the network is linear: its {layers} layers are together one matrix (it bends by {worst:.1g} of the outputs)",
+        evidence, cause="no activation functions between the layers",
+        advice=("put relu or gelu between the layers", "or take model=linear, which is the same and cheaper"),
+        source="S0: its own example has this fault",
+    )  # fmt: skip
+
+
+# --- the loss --------------------------------------------------------------------------------------------------------
+
+
+def made_up(bench: Bench, samples: int) -> tuple[Tensor, Tensor]:
+    """Random outputs and targets of the task."""
+    draws, spec = torch.Generator().manual_seed(0), bench.spec
+    outputs = torch.randn(samples, spec.outputs, generator=draws)
+    if spec.task == "classification":
+        y = torch.randint(spec.outputs, (samples,), generator=draws)
+    else:
+        y = torch.randn(samples, spec.outputs, generator=draws)
+    return outputs.to(bench.where), y.to(bench.where)
+
+
+def shape_broadcast(bench: Bench, *, share: float) -> Finding | None:
+    """Whether the loss compares each output with its own target: with shuffled targets it must be another number."""
+    loss = bench.network.training.loss
+    outputs, y = made_up(bench, 32)
+    paired = float(loss(outputs, y))
+    shuffled = [float(loss(outputs, y.roll(shift, 0))) for shift in (1, 2, 3)]
+    change = max(abs(value - paired) for value in shuffled) / max(abs(paired), 1e-12)
+    evidence = {"paired": paired, "shuffled": shuffled}
+    if not math.isfinite(paired) or float(loss(outputs.flip(0), y)) == float(loss(3 * outputs, y)) == paired:
+        return None  # it does not look at the outputs either
+    if change > share:
+        return Finding("ok", "the loss compares each output with its own target", evidence)
+    return Finding(
+        "fail", f"the loss is {paired:.4g} whether the targets belong to the outputs or are shuffled", evidence,
+        cause="outputs (B, 1) against targets (B,) are broadcast to (B, B): each output is compared with every target",
+        advice=("give both the same shape: y.view_as(outputs)", "or take the task's own loss, which refuses such shapes"),
+        source="S1: its own example has this fault",
+    )  # fmt: skip
+
+
+def loss_scale(bench: Bench, *, factor: float) -> Finding | None:
+    """Whether the loss is a mean: the same samples twice must not cost twice as much."""
+    loss = bench.network.training.loss
+    outputs, y = made_up(bench, 32)
+    once, twice = float(loss(outputs, y)), float(loss(torch.cat([outputs, outputs]), torch.cat([y, y])))
+    if not once or not math.isfinite(twice):
+        return None
+    ratio = twice / once
+    if ratio < factor:
+        return Finding("ok", "the loss does not depend on the size of the batch", {"ratio": ratio})
+    return Finding(
+        "warn", f"twice the batch costs {ratio:.3g} times as much: the loss is a sum over the batch", {"ratio": ratio},
+        cause="reduction='sum', so that the learning rate depends on the batch size and the last batch counts less",
+        advice=("take the mean over the batch",), source="S2: the first loss is ln(classes) whatever the batch size",
+    )  # fmt: skip
+
+
+def first_loss(bench: Bench, *, within: float) -> Finding | None:
+    """The loss before the first update against that of an uninformed output: ln C, or the entropy of the classes."""
+    copy, train = bench.network, bench.data.train
+    loss, known = copy.training.loss, bench.prior.to(bench.where)
+    if getattr(loss, "expected_first", 0.0) is None:
+        return None  # the loss has no such number
+    part = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[
+        : min(bench.cfg.train_eval, 2 * bench.batch_size)
+    ]
+    with copy.buffers_kept():
+        outputs, y = predict(copy.model, train, bench.batch_size, copy.training.autocast, part)
+    copy.model.train()
+    measured = float(loss(outputs, y))
+    flat, power = torch.zeros_like(outputs), 1.0
+    if bench.spec.task == "regression":
+        expected, power = (
+            [float(loss(flat + known, y))],
+            0.5,
+        )  # the mean of the targets, wherever it lies; squares are compared by root
+    elif wants_probabilities(bench):
+        expected = [float(loss(flat + 1 / bench.spec.outputs, y)), float(loss(flat + known, y))]
+    else:
+        expected = [float(loss(flat, y)), float(loss(flat + known.clamp(min=1e-6).log(), y))]
+    low, high = min(expected), max(expected)
+    if getattr(loss, "expected_first", None) is not None and bench.spec.task == "classification":
+        high = loss.expected_first
+    if not math.isfinite(low) or high <= 0:
+        return None
+    evidence = {"measured": measured, "expected": high, "lowest": low}
+    said = f"the first loss is {measured:.4g}, where knowing nothing gives {high:.4g}"
+    if low / within ** (1 / power) < measured < high * within ** (1 / power):
+        return Finding("ok", said, evidence)
+    return Finding(
+        "warn", said, evidence,
+        cause="the initial outputs are too large, or the loss is not the one that was meant",
+        advice=("a smaller last layer: init.head_std=0.01", "look at the initialisation and at the scale of the inputs"),
+        source="S2: classification starts at ln(classes)",
+    )  # fmt: skip

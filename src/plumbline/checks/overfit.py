@@ -1,0 +1,128 @@
+"""A network that cannot learn one batch by heart will not learn the rest."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from plumbline.checks.bench import Bench, Copy
+from plumbline.checks.core import Finding
+from plumbline.loop import Batch, Diverged
+from plumbline.losses import Loss, one_hot
+
+EVERY = 5  # updates between two looks
+
+
+@dataclass
+class Attempt:
+    """What became of learning one batch by heart at one rate."""
+
+    rate: float
+    updates: int
+    score: float  # the share that is right, or the share of the variance that is explained
+    loss: float
+    passed: bool
+    cut: bool = False  # by the clock, not by the number of updates
+
+
+def few(bench: Bench, samples: int) -> list[Batch]:
+    """The batches of the first update, of so many samples together."""
+    each = max(samples // len(bench.first), 2)
+    return [(x[:each], y[:each]) for x, y in bench.first]
+
+
+def floor(bench: Bench, batches: list[Batch]) -> float | None:
+    """The lowest loss that there is: the entropy of the smoothed labels, where they are smoothed; else zero."""
+    training = bench.network.training
+    if not isinstance(training.loss, Loss):
+        return None
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    for regulariser in training.regularisers:
+        _, y = regulariser.batch(x, y, training.generator)
+    if bench.spec.task != "classification" or not y.is_floating_point():
+        return 0.0
+    if training.loss.expected_first is None or abs(training.loss.expected_first - math.log(bench.spec.outputs)) > 1e-6:
+        return None
+    return float(training.loss(one_hot(y, bench.spec.outputs, torch.float32).clamp(min=1e-12).log(), y))
+
+
+def attempt(
+    bench: Bench, batches: list[Batch], rate: float | None, updates: int, seconds: float, enough: float
+) -> Attempt:
+    """Up to so many updates on the batches, without anything that is drawn at random."""
+    copy = bench.fresh(quiet=True)
+    multiplier = copy.peak if rate is None else rate / copy.optimiser.param_groups[-1]["initial_lr"]
+    began, score, loss, done = time.perf_counter(), 0.0, math.nan, 0
+    asked = copy.rate if rate is None else rate
+    for done in range(1, updates + 1):
+        try:
+            copy.update(batches, done, multiplier)
+            if done % EVERY == 0 or done == updates:
+                score, loss = scored(bench, copy, batches)
+        except Diverged:
+            return Attempt(asked, done, 0.0, math.nan, passed=False)
+        if score >= enough:
+            break
+        if time.perf_counter() - began > seconds:
+            score, loss = scored(bench, copy, batches)
+            return Attempt(asked, done, score, loss, passed=score >= enough, cut=score < enough)
+    return Attempt(asked, done, score, loss, passed=score >= enough)
+
+
+def scored(bench: Bench, copy: Copy, batches: list[Batch]) -> tuple[float, float]:
+    """(share right or R², the configured loss) on the batches, with the norms as they train."""
+    copy.model.train()
+    outputs, y = copy.outputs(batches), torch.cat([y for _, y in batches])
+    loss = float(copy.training.loss(outputs, y))
+    if bench.spec.task == "classification":
+        return float((outputs.argmax(1) == y).float().mean()), loss
+    rest, whole = (outputs - y).square().mean(), (y - y.mean(0)).square().mean()
+    return (float(1 - rest / whole) if whole > 0 else 1.0), loss
+
+
+def overfit(
+    bench: Bench, *, samples: int, updates: int, seconds: float, enough: float, rates: list[float]
+) -> Finding | None:
+    """Learn a few samples by heart: at the planned rate, then at others, so that the rate is not what is judged."""
+    rate, batches, tried = bench.network.rate, few(bench, samples), list[Attempt]()
+    size = sum(len(y) for _, y in batches)
+    if rate <= 0 or size < 2:
+        return None
+    for factor in (1.0, *rates):
+        each = seconds / (1 + len(rates))
+        tried.append(attempt(bench, batches, None if factor == 1 else rate * factor, updates, each, enough))
+        if tried[-1].passed:
+            break
+    return verdict(bench, tried, size, floor(bench, batches))
+
+
+def verdict(bench: Bench, tried: list[Attempt], size: int, least: float | None) -> Finding:
+    """What the attempts say; one that passed is enough."""
+    best = max(tried, key=lambda one: one.score)
+    evidence = {
+        "samples": size, "updates": best.updates, "score": best.score, "loss": best.loss, "floor": least, "rate": best.rate,
+        "tried": [[one.rate, one.updates, one.score] for one in tried],
+    }  # fmt: skip
+    source = "S0, S2, S3: overfit one batch"
+    if best.passed:
+        low = f" (its floor is {least:.3g})" if least else ""
+        said = f"learns {size} samples by heart in {best.updates} updates, to a loss of {best.loss:.3g}{low}"
+        if not tried[0].passed:
+            said += f", at a rate of {best.rate:.2g}; at {tried[0].rate:.2g} it did not in {tried[0].updates}"
+        return Finding("ok" if tried[0].passed else "info", said, evidence, source=source, symptom=not tried[0].passed)
+    name = "of them right" if bench.spec.task == "classification" else "of their variance explained"
+    said = f"after {best.updates} updates {max(best.score, 0):.0%} {name}, a loss of {best.loss:.3g}"
+    trained = sum(parameter.numel() for parameter in bench.network.model.parameters() if parameter.requires_grad)
+    if any(one.cut for one in tried) or trained < size * bench.spec.outputs:
+        why = "time" if trained >= size * bench.spec.outputs else "parameters"
+        return Finding(
+            "info", f"too few {why} to learn {size} samples by heart: {said}", evidence, source=source, symptom=True
+        )
+    return Finding(
+        "warn", f"cannot learn {size} samples by heart: {said}", evidence,
+        cause="the network, the loss or the step stands in the way of learning", advice=("look at the other findings first",
+        "check that inputs and labels belong together", "more width, or fewer constraints"), source=source, symptom=True,
+    )  # fmt: skip

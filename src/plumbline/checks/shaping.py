@@ -1,0 +1,121 @@
+"""Checks of what is done to data and weights on purpose: augmentation that destroys, penalties that drown the data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from plumbline.checks.bench import Bench
+from plumbline.checks.core import Finding
+from plumbline.loop import Diverged, seed_all
+
+
+def destroys(bench: Bench, *, samples: int, neighbours: int, share: float) -> Finding | None:
+    """How much nearest neighbours among the augmented training samples still know of validation."""
+    training, data = bench.noisy.training, bench.data
+    if not training.augmentations and not training.regularisers:
+        return None
+    x, y = some(data.train, samples)
+    there, wanted = some(data.val, samples // 2)
+    seed_all(bench.cfg.seed, training.generator)
+    changed, parts = False, []
+    for piece, target in zip(x.split(bench.cfg.batch_size), y.split(bench.cfg.batch_size), strict=True):
+        made = piece.clone()
+        for augment in training.augmentations:
+            made = augment(made, training.generator)
+        for regulariser in training.regularisers:
+            after, kept = regulariser.batch(made, target, training.generator)
+            if kept is target:  # mixed targets are another thing
+                made = after
+        changed = changed or made.shape != piece.shape or not torch.equal(made, piece)
+        parts.append(made)
+    if not changed:
+        return None
+    z = torch.cat(parts)
+    chance, plain, left = (known(a, y, there, wanted, neighbours) for a in (torch.zeros_like(x), x, z))
+    kept = (left - chance) / (plain - chance) if plain > chance else 1.0
+    evidence = {"plain": plain, "augmented": left, "chance": chance, "kept": kept}
+    if plain - chance < 0.1:
+        return None  # neighbours know nothing of these data anyway
+    said = f"neighbours know {left:.3g} of validation from augmented samples, {plain:.3g} from plain ones ({chance:.3g} is chance)"
+    if kept >= share:
+        return Finding("ok", said, evidence)
+    return Finding(
+        "warn", f"the augmentation destroys the signal: {said}", evidence,
+        cause="inputs that are no longer what their label says, or no longer on the scale of validation",
+        advice=("look at augmented samples", "weaken the augmentation, or leave it out"), source="S0: look at what the network sees",
+    )  # fmt: skip
+
+
+def some(split, samples: int) -> tuple[Tensor, Tensor]:
+    """A fixed random part of a split."""
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:samples]
+    batches = list(split.batches(1000, chosen))
+    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+
+
+def known(x: Tensor, y: Tensor, there: Tensor, wanted: Tensor, neighbours: int) -> float:
+    """The accuracy, or R², of the nearest neighbours' vote or mean; 0 of R² is the least."""
+    if not x.isfinite().all():
+        return 0.0
+    near = (
+        torch.cdist(there.flatten(1).float(), x.flatten(1).float()).topk(min(neighbours, len(x)), largest=False).indices
+    )
+    if y.is_floating_point():
+        rest = (y[near].mean(1) - wanted).square().mean()
+        return max(0.0, float(1 - rest / (wanted - wanted.mean(0)).square().mean()))
+    if not x.any():
+        return float(torch.bincount(wanted).max()) / len(wanted)
+    return float((y[near].mode(1).values == wanted).float().mean())
+
+
+def ratio(bench: Bench, *, most: float) -> Finding | None:
+    """How large the penalties are beside the loss of the data: those of regularisers and a coupled weight decay."""
+    copy = bench.network
+    try:
+        with torch.no_grad(), copy.buffers_kept():
+            x, y = bench.first[0]
+            loss = float(copy.training.loss(copy.outputs([(x, y)]), y))
+            seed_all(bench.cfg.seed, copy.training.generator)
+        with torch.enable_grad(), copy.buffers_kept():
+            copy.training.forward(x.clone(), y.clone())
+    except Diverged:
+        return None
+    penalty, decay, pull = float(torch.as_tensor(copy.training.penalty).detach()), 0.0, 0.0
+    for group in copy.optimiser.param_groups:
+        size = float(sum(p.detach().float().square().sum() for p in group["params"]))
+        coupled = group.get("weight_decay", 0.0) + group.get("decay", 0.0)
+        scale_free = not isinstance(copy.optimiser, torch.optim.SGD)
+        if scale_free and decoupled(copy.optimiser, group):
+            numbers = sum(p.numel() for p in group["params"])
+            pull = max(pull, coupled * (size / max(numbers, 1)) ** 0.5)  # of each weight, beside a step of one rate
+        else:
+            decay += coupled / 2 * size
+    if not penalty and not decay and not pull:
+        return None
+    found = (abs(penalty) + decay) / max(abs(loss), 1e-12)
+    evidence = {"data_loss": loss, "penalty": penalty, "weight_decay": decay, "ratio": found, "pull": pull}
+    if found <= most and pull <= most:
+        return Finding("ok", f"the penalties are {max(found, pull):.2g} of the loss of the data", evidence)
+    if pull > most:
+        said = f"the weight decay pulls each weight {pull:.2g} times as far as a step moves it"
+        least = (
+            f"optimiser.weight_decay={0.1 * most / pull * bench.cfg.optimiser.get('weight_decay', 1):.1g}"
+            if "weight_decay" in bench.cfg.optimiser
+            else "a smaller weight decay"
+        )
+    else:
+        said = (
+            f"the penalties are {found:.2g} times the loss of the data ({abs(penalty) + decay:.3g} against {loss:.3g})"
+        )
+        least = f"a strength {found * 10:.2g} times smaller"
+    return Finding(
+        "warn", f"{said}: training will shrink weights instead of learning", evidence,
+        cause="a regularisation or weight decay that is far too strong", advice=(least, "none, until the network can fit"),
+        source="S1: choose the strength so that the penalty stays below the loss",
+    )  # fmt: skip
+
+
+def decoupled(optimiser: torch.optim.Optimizer, group: dict) -> bool:
+    """Whether the decay shrinks the weights beside the gradient's step, and does not enter the gradient."""
+    return group.get("decoupled_weight_decay", False) or "decay" in group or isinstance(optimiser, torch.optim.AdamW)
