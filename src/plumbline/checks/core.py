@@ -44,6 +44,7 @@ class Checks:
 
     def __init__(self, cfg: DictConfig, record: Record):
         self.cfg, self.record = cfg, record
+        self.built: dict[str, Any] = {}  # by id: the curve's checks are asked after each epoch
 
     def ask(self, phase: str, subject: Any) -> None:
         """Ask each check of a phase about its subject, and note what they say in place of what they said before."""
@@ -61,7 +62,9 @@ class Checks:
             return None
         try:
             with untouched():
-                finding = build(node)(subject)
+                if name not in self.built:
+                    self.built[name] = build(node)
+                finding = self.built[name](subject)
         except Exception as error:  # a check that cannot cope shall not cost the run
             return Finding("info", f"this check could not be made: {type(error).__name__}: {error}")
         if finding is not None and finding.severity != "ok" and muted(name, self.cfg.fatal):
