@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from omegaconf import DictConfig
 
@@ -100,6 +100,13 @@ def ranked(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(
         findings, key=lambda it: (it["severity"] not in ALARMS, it["symptom"], order[it["severity"]])
     )  # stable: within these, as the checks are configured
+
+
+def summary(findings: list[dict[str, Any]]) -> dict[str, Any]:
+    """The headline in a line (empty: there is no alarm) and how many findings each severity has."""
+    first = next((finding for finding in ranked(findings) if finding["severity"] in ALARMS), None)
+    counts = {severity: sum(finding["severity"] == severity for finding in findings) for severity in get_args(Severity)}
+    return {"headline": f"{first['id']}: {first['message']}" if first else "", **counts}
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -61,12 +62,17 @@ class Result:
         names = self.data.spec.classes or tuple(str(place) for place in range(self.data.spec.outputs))
         return [(str(names[k]), int(n[k]), (right[k] / n[k]).item()) for k in range(len(n)) if n[k]]
 
+    @property
+    def measured(self) -> dict[str, dict[str, float]]:
+        """The metrics of each baseline beyond the simplest, by name; empty where none was measured."""
+        return {item["name"]: item["metrics"] for item in self.run.get("baselines", [])}
+
     @cached_property
     def baselines(self) -> list[tuple[str, float]]:
-        """(name, value of the objective) of the baselines beyond the simplest that were measured, the strongest first."""
-        measured = self.run.get("baselines", [])  # none where the audit was off
-        scored = [(item["name"], item["metrics"][self.metric]) for item in measured if self.metric in item["metrics"]]
-        return sorted(scored, key=lambda item: item[1], reverse=self.run["direction"] == MAXIMISE)
+        """(name, value of the objective) of those that have a finite one, the strongest first."""
+        scored = [(name, scores[self.metric]) for name, scores in self.measured.items() if self.metric in scores]
+        finite = [item for item in scored if math.isfinite(item[1])]
+        return sorted(finite, key=lambda item: item[1], reverse=self.run["direction"] == MAXIMISE)
 
     @property
     def skilled(self) -> list[tuple[str, float]]:
@@ -83,10 +89,14 @@ class Result:
         return 1 - value if self.run["direction"] == MAXIMISE else value
 
     def said(self, name: str, other: float) -> str:
+        """The objective beside another's, with its interval; of a regression with R², which has no unit, too."""
         low, high = self.run["interval"][self.metric]
-        return (
+        said = (
             f"{self.metric} {self.value:.4g} (95 % interval {low:.4g} to {high:.4g}) against {other:.4g} of the {name}"
         )
+        if self.metric == "val/r2" or "val/r2" not in self.measured.get(name, {}):
+            return said
+        return f"{said}; R² {self.run['best']['val/r2']:.2f} against {self.measured[name]['val/r2']:.2f}"
 
 
 def metrics_disagree(result: Result, *, within: float) -> Finding:
