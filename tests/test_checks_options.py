@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from conftest import composed
-from omegaconf import OmegaConf
 from test_checks_data_options import MOVED as AUDIT
 from test_options import is_test
 
@@ -22,7 +21,60 @@ KEYS = [
 # family.check.key -> the test that gives it another value and shows the finding change, as file::name
 PROVEN = {
     "init.loss.within": "test_checks_options.py::test_a_wider_band_takes_a_larger_first_loss",
-    "curve.improving.share": "test_checks_options.py::test_a_larger_share_takes_an_earlier_best_epoch_for_late",
+    **dict.fromkeys(
+        (
+            "curve.unbounded.times",
+            "curve.lr_collapsed.below",
+            "curve.lr_collapsed.before",
+            "curve.updates.small",
+            "curve.updates.large",
+            "curve.updates.learned_less",
+            "curve.vanishing.ratio",
+            "curve.diverging.times",
+            "curve.diverging.last",
+            "curve.diverging.lost",
+            "curve.exploding.times",
+            "curve.exploding.learned_less",
+            "curve.not_learning.share",
+            "curve.unstable.share",
+            "curve.unstable.least",
+            "curve.overfit.sigmas",
+            "curve.overfit.least",
+            "curve.overfit.grave",
+            "curve.underfit.share",
+            "curve.underfit.gap",
+            "curve.plateau.share",
+            "curve.plateau.stretch",
+            "curve.early_best.share",
+            "curve.gap.share",
+            "curve.improving.share",
+            "curve.jitter.share",
+            "curve.saturated.within",
+            "curve.train_mode.share",
+        ),
+        "test_checks_curve.py::test_another_threshold_gives_another_finding",
+    ),
+    **dict.fromkeys(
+        (
+            "result.metrics_disagree.within",
+            "result.hides_class.rare",
+            "result.hides_class.recall",
+            "result.hides_class.samples",
+            "result.constant_prediction.share",
+            "result.constant_prediction.spread",
+            "result.baseline.behind",
+            "result.baseline.far",
+            "result.baseline.worse",
+            "result.no_better_than_zero_input.sigmas",
+            "result.val_above_train.sigmas",
+            "result.too_good.error",
+            "result.too_good.samples",
+            "result.too_good.times",
+            "result.calibration.sigmas",
+            "result.calibration.least",
+        ),
+        "test_checks_result.py::test_another_threshold_gives_another_finding",
+    ),
 } | {
     f"data.{key}": "test_checks_data_options.py::test_another_value_of_a_threshold_makes_another_finding"
     for key in AUDIT
@@ -68,12 +120,3 @@ def test_a_wider_band_takes_a_larger_first_loss(run) -> None:
 
         _, folder = run(*SHORT, *BAD, f"checks.init.loss.within={within}", "epochs=0", folder=str(within))
         assert [name for name in ids(noted(folder), "warn") if name == "init.loss"] == expected
-
-
-def test_a_larger_share_takes_an_earlier_best_epoch_for_late() -> None:
-    from plumbline.checks.curve import Curve, improving
-
-    curve = Curve([{"val/loss": abs(k - 5)} for k in range(10)], "val/loss", "minimise", ended=True)
-    assert improving(curve, share=0.25).severity == "ok"
-    assert improving(curve, share=0.5).severity == "info"
-    assert OmegaConf.select(FULL, "curve.improving.share") == 0.25

@@ -336,6 +336,26 @@ def test_findings_stand_gravest_first_and_the_first_of_each_keeps_its_place(tmp_
     assert re.findall(r"<code>(\w)</code>", page(run).source) == list("cedbfa")
 
 
+def test_the_headline_stands_in_the_verdict_with_its_cause_and_what_to_try_first(tmp_path, no_pictures):
+    symptom = finding("fail", "result.baseline", "It beats nothing.") | {"symptom": True}
+    cause = finding("warn", "lr.too_high", "The rate is 9.", cause="a typing error", advice=["a lower one", "none"])
+    run = change(classification(tmp_path / "run"), findings=[symptom, cause, finding("ok", "a", "fine")])
+    shown = page(run)
+    assert shown["headline"] == "The rate is 9. Likely cause: a typing error. Try first: a lower one. All 2 alarms"
+    assert shown["counts"] == "1 fail 1 warn 1 passed"
+    assert (
+        shown.source.index('id="verdict"') < shown.source.index('id="headline"') < shown.source.index('id="findings"')
+    )
+    quiet = page(change(run, findings=[finding("ok", "a", "fine"), finding("info", "b", "a word")]))
+    assert "headline" not in quiet.by_id
+
+
+def test_a_finding_of_the_curve_leads_to_its_picture(tmp_path):
+    run = change(classification(tmp_path / "run"), findings=[finding("info", "curve.gap", "a gap")])
+    source = page(run).source
+    assert '<a href="#figure-loss">' in source and 'id="figure-loss"' in source
+
+
 # --- the numbers -----------------------------------------------------------------------------------------------------
 
 

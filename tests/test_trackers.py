@@ -113,3 +113,23 @@ def test_the_summary_of_wandb_is_the_records(run, monkeypatch: pytest.MonkeyPatc
     assert json.loads(json.dumps(Fake.summary["best"])) == found["best"]
     assert any(key.startswith("figures/") for _, values in seen["logged"] for key in values)
     assert seen["finished"] is True
+
+
+def test_the_headline_and_the_counts_stand_in_the_summary_of_wandb(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from plumbline.trackers.wandb import Wandb
+
+    kept: list[dict] = []
+
+    def finish(self: Wandb, run: dict, figures: dict) -> None:
+        usual(self, run, {})
+        kept.append(dict(self.run.summary))
+
+    usual = Wandb.finish
+    monkeypatch.setattr(Wandb, "finish", finish)
+    _, folder = run(
+        *QUICK, "tracker=[wandb]", "init=truncated_normal", "init.std=3", "init.head_std=3", "checks.mute=[data]"
+    )
+    said, found = kept[0]["checks"], noted(folder)["findings"]
+    first = json.loads((folder / "checks.json").read_text())[0]
+    assert said["headline"] == f"{first['id']}: {first['message']}"
+    assert said["warn"] == sum(item["severity"] == "warn" for item in found) > 0

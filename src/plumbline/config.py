@@ -24,6 +24,7 @@ FAMILIES = {  # phase of a run -> the families of checks that it asks; causes st
     "curve": ("curve",),
     "result": ("result",),
 }
+MAXIMISE, MINIMISE = "maximise", "minimise"  # the directions of an objective
 
 
 @dataclass
@@ -113,7 +114,7 @@ LEAST = {  # the smallest value that makes sense
     "watch": 0, "train_eval": 1, "bootstrap": 1,
 }  # fmt: skip
 ONE_OF = {
-    "direction": ("auto", "minimise", "maximise"),
+    "direction": ("auto", MINIMISE, MAXIMISE),
     "precision": ("fp32", "bf16", "fp16"),
 }
 STOP_ON = ("never", "fail", "warn")  # the finding that ends a run before it wastes an hour

@@ -6,10 +6,15 @@ import contextlib
 import math
 import os
 import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
 from plumbline.checks.core import ALARMS, ranked
+
+STYLES = {"fail": "bold red", "warn": "bold yellow", "info": "", "ok": ""}
+COUNTED = {"fail": "failed", "warn": "warn", "info": "to note", "ok": "passed"}
+WIDEST = 100  # letters of a line: longer ones are hard to read
 
 if TYPE_CHECKING:
     from plumbline.record import Record
@@ -61,15 +66,9 @@ class Console:
         self.first, self.began = state.epoch * self.updates + state.step, time.monotonic()
 
     def findings(self, findings: list[dict[str, Any]]) -> None:
-        """What was found, the headline first, with its likely cause and what to try; what passed is only counted."""
-        said = [finding for finding in ranked(findings) if finding["severity"] != "ok"]
-        for place, finding in enumerate(said):
-            self.say(f"{finding['severity'].upper():<4}  {finding['id']}: {finding['message']}")
-            if place == 0 and finding["severity"] in ALARMS:
-                self.say(
-                    "".join(f"      {word}\n" for word in (finding["cause"], *finding["advice"]) if word).rstrip("\n")
-                )
-        self.say(f"{len(findings) - len(said)} of {len(findings)} checks have nothing to say" if findings else "")
+        """What was found, the headline first; nothing where nothing was asked."""
+        for line, style in told(findings, self.rich.width) if findings else []:
+            self._print(line, style=style, markup=False)
 
     def _draw(self, state: State) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -141,3 +140,32 @@ class Console:
         self.say(f"report: {record.directory / 'report.html'}")
         with contextlib.suppress(OSError):
             sys.stdout.flush()
+
+
+def told(findings: list[dict[str, Any]], width: int) -> list[tuple[str, str]]:
+    """(line, style) of what was found: the headline with its cause and what to try, the rest in short, what passed counted."""
+    width = max(40, min(width, WIDEST))
+    said = [finding for finding in ranked(findings) if finding["severity"] != "ok"]
+    lines: list[tuple[str, str]] = []
+    for place, finding in enumerate(said):
+        severity, headline = finding["severity"], place == 0 and finding["severity"] in ALARMS
+        first = f"{severity.upper() if severity in ALARMS else severity:<6}{finding['id']}: {finding['message']}"
+        lines += [(line, STYLES[severity] if headline else "") for line in wrapped(first, width, 6)]
+        if headline:
+            lines += [
+                (line, "") for line in wrapped(f"      likely  {finding['cause']}", width, 14) if finding["cause"]
+            ]
+            for number, step in enumerate(finding["advice"], 1):
+                lines += [
+                    (line, "")
+                    for line in wrapped(f"      {'try' if number == 1 else '':<8}{number}. {step}", width, 17)
+                ]
+    counts = {severity: sum(finding["severity"] == severity for finding in findings) for severity in STYLES}
+    others = [f"{counts[severity]} {word}" for severity, word in COUNTED.items() if counts[severity]]
+    return [*lines, (f"{len(findings)} checks: {', '.join(others)}", "")]
+
+
+def wrapped(text: str, width: int, indent: int) -> list[str]:
+    """The lines of a text, all but the first indented; a long path or command is never cut in two."""
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(text, width, subsequent_indent=" " * indent, **options)

@@ -38,7 +38,11 @@ STALE_SECONDS = 600  # a running run without a sign of life for so long is lost
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all; NaN and infinities, which JSON does not have, become null."""
-    write_text(path, json.dumps(_plain(content), indent=1, ensure_ascii=False) + "\n")
+    write_text(path, as_json(content) + "\n")
+
+
+def as_json(content: Any) -> str:
+    return json.dumps(_plain(content), indent=1, ensure_ascii=False)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -147,6 +151,8 @@ class Record:
     def found(self, phase: str, findings: list[dict[str, Any]]) -> None:
         """Note the findings of a phase of the run, in place of what it found before."""
         others = [earlier for earlier in self.run["findings"] if earlier["phase"] != phase]
+        if not findings and others == self.run["findings"]:
+            return  # as after most epochs
         self.note(findings=others + findings)
         write_json(self.directory / "checks.json", ranked(self.run["findings"]))
 

@@ -72,15 +72,21 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
         with console, Trackers(cfg, record, console) as trackers:
             options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
             epochs = fit(training, state, data.train, step, schedule, **options)
-            follow(epochs, state, scoring, record, checks, trackers, console, signals, cfg.save_minutes, cfg.patience)
+            try:
+                follow(
+                    epochs, state, scoring, record, checks, trackers, console, signals, cfg.save_minutes, cfg.patience
+                )
+            except Diverged as error:
+                checks.ask("curve", Curve.of(record.run, state.records, ended=True, broken=str(error)))
+                raise
 
             load_best(state.network, directory / "best.pt")
             outputs, losses, targets = scoring.outputs(state.network, data.val)
             save_predictions(directory / "predictions.npz", data, data.val, outputs, losses, targets)
             record.note(best=state.best, interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap))
             if cfg.epochs:
-                checks.ask("curve", Curve(state.records, objective, direction, ended=True))
-                checks.ask("result", Result(record.run, data, outputs, losses, targets))
+                checks.ask("curve", Curve.of(record.run, state.records, ended=True))
+                checks.ask("result", Result(record.run, data, outputs, losses, targets, len(scoring.part)))
             record.note(status="finished")
             write_report(directory)
             trackers.finish(figures(directory))
@@ -108,7 +114,7 @@ def follow(
         record.epoch(epoch, state.best)
         trackers.log(epoch)
         console.epoch(epoch, state.best)
-        checks.ask("curve", Curve(state.records, objective, direction, ended=False))
+        checks.ask("curve", Curve.of(record.run, state.records, ended=False))
 
     def waited() -> bool:
         return patience is not None and bool(state.best) and state.epoch - state.best["epoch"] >= patience

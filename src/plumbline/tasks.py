@@ -7,10 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from plumbline.config import ConfigError, nearest
+from plumbline.config import MAXIMISE, MINIMISE, ConfigError, nearest
 from plumbline.data.core import Data, Scale, Spec, Split
-
-MAXIMISE, MINIMISE = "maximise", "minimise"
 
 METRICS = {  # task -> metric -> the better direction; the first after the loss is the task's own objective
     "classification": {

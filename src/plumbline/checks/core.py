@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from omegaconf import DictConfig
 
@@ -44,6 +44,7 @@ class Checks:
 
     def __init__(self, cfg: DictConfig, record: Record):
         self.cfg, self.record = cfg, record
+        self.built: dict[str, Any] = {}  # by id: the curve's checks are asked after each epoch
 
     def ask(self, phase: str, subject: Any) -> None:
         """Ask each check of a phase about its subject, and note what they say in place of what they said before."""
@@ -61,7 +62,9 @@ class Checks:
             return None
         try:
             with untouched():
-                finding = build(node)(subject)
+                if name not in self.built:
+                    self.built[name] = build(node)
+                finding = self.built[name](subject)
         except Exception as error:  # a check that cannot cope shall not cost the run
             return Finding("info", f"this check could not be made: {type(error).__name__}: {error}")
         if finding is not None and finding.severity != "ok" and muted(name, self.cfg.fatal):
@@ -97,6 +100,13 @@ def ranked(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(
         findings, key=lambda it: (it["severity"] not in ALARMS, it["symptom"], order[it["severity"]])
     )  # stable: within these, as the checks are configured
+
+
+def summary(findings: list[dict[str, Any]]) -> dict[str, Any]:
+    """The headline in a line (empty: there is no alarm) and how many findings each severity has."""
+    first = next((finding for finding in ranked(findings) if finding["severity"] in ALARMS), None)
+    counts = {severity: sum(finding["severity"] == severity for finding in findings) for severity in get_args(Severity)}
+    return {"headline": f"{first['id']}: {first['message']}" if first else "", **counts}
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plumbline.checks.core import ALARMS, ranked
 from plumbline.report import (
     DASH,
     Folder,
@@ -264,12 +265,14 @@ def _divergence(folder: Folder) -> tuple[str, list[tuple[str, str]]]:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def findings(folder: Folder) -> dict[str, list[dict[str, Any]]]:
-    """The findings by severity, gravest first; within one, in the order of the checks: the headline comes first."""
-    found = folder.get("findings", list)
-    groups = {severity: [item for item in found if item.get("severity") == severity] for severity in SEVERITIES}
-    groups["info"] += [item for item in found if item.get("severity") not in SEVERITIES]
-    return groups
+def findings(folder: Folder) -> dict[str, Any]:
+    """What was found, the headline first and what passed last, with its count by severity; and the headline, if any."""
+    known = [item | {"severity": item.get("severity") if item.get("severity") in SEVERITIES else "info"} for item in
+             folder.get("findings", list) if isinstance(item, dict)]  # fmt: skip
+    found = ranked([{"symptom": False} | item for item in known])
+    counts = {severity: sum(item["severity"] == severity for item in found) for severity in SEVERITIES}
+    headline = found[0] if found and found[0]["severity"] in ALARMS else None
+    return {"found": found, "counts": counts, "headline": headline, "alarms": counts["fail"] + counts["warn"]}
 
 
 def results(folder: Folder) -> list[dict[str, Any]]:

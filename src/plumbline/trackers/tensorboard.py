@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from plumbline.checks.core import summary
+
 
 class TensorBoard:
     """Event files in `<run>/tensorboard`; look at them with `tensorboard --logdir outputs`."""
@@ -27,6 +29,10 @@ class TensorBoard:
     def finish(self, run: dict[str, Any], figures: dict[str, Any]) -> None:
         for name, figure in figures.items():
             self.writer.add_figure(name, figure, int(run["best"]["epoch"]), close=False)
+        said = summary(run["findings"])
+        self.writer.add_text(
+            "checks", f"{said['headline']}\n\n{said['fail']} failed, {said['warn']} warn", int(run["best"]["epoch"])
+        )
         best = {f"best/{name}": value for name, value in run["best"].items() if name.startswith("val/")}
         self.writer.add_hparams(self.configuration, best, run_name=".")
 

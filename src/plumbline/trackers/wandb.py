@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
 
+from plumbline.checks.core import summary
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
@@ -47,6 +49,7 @@ class Wandb:
                 "best": run["best"],
                 "baseline": run["baseline"],
                 "findings": {f["id"]: f["severity"] for f in run["findings"]},
+                "checks": summary(run["findings"]),
             }
         )
 
