@@ -10,6 +10,7 @@ A run that ends otherwise (an exception of ours, out of time) is `broken`, whate
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shutil
@@ -29,6 +30,10 @@ from lab.unseen import UNSEEN
 LAB = Path(__file__).parent / "lab"
 ALLOW = "allow=[plumbline,torch.nn,torch.optim,torchvision.models,torchvision.ops,lab]"
 PATIENCE = 600  # seconds until a run counts as broken
+PRELOADED = (  # what a run imports sooner or later
+    "plumbline.run", "torch._dynamo", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
+    "sklearn.datasets", "sklearn.ensemble", "sklearn.linear_model", "sklearn.neighbors", "sklearn.model_selection",
+)  # fmt: skip
 BEFORE = ("audit", "probes")  # the phases before the first epoch
 ENDINGS = {0: "finished", 2: "refused", 3: "diverged"}  # others are broken
 
@@ -128,20 +133,23 @@ def honest(asked: argparse.Namespace) -> Iterator[Outcome]:
 
 def command(job: Outcome, asked: argparse.Namespace) -> list[str]:
     """The words after scripts/train."""
-    own = [f"--config-dir={LAB / 'conf'}", ALLOW, f"seed={job.seed}", f"data.split_seed={job.seed}", "threads=1"]
+    own = [
+        f"--config-dir={LAB / 'conf'}",
+        ALLOW,
+        f"seed={job.seed}",
+        f"data.split_seed={job.seed}",
+        "threads=1",
+        "bootstrap=200",
+    ]
     return [*own, f"checks={asked.checks}", "checks.stop_on=never", *job.words]
 
 
 def run_all(jobs: list[Outcome], asked: argparse.Namespace) -> Iterator[Outcome]:
     """Each job in a process of its own, forked from this one so that torch is imported once; as they end."""
-    import sklearn.datasets
-    import sklearn.ensemble
-    import sklearn.linear_model
-    import sklearn.neighbors  # noqa: F401
     import torch
 
-    import plumbline.run  # noqa: F401
-
+    for module in PRELOADED:
+        importlib.import_module(module)
     torch.set_num_threads(1)
     waiting, running = list(reversed(jobs)), {}
     with tempfile.TemporaryDirectory(prefix="faults-") as home:

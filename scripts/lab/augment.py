@@ -16,3 +16,15 @@ def the_same_every_time(x: Tensor, generator: torch.Generator) -> Tensor:
     draws = torch.Generator().manual_seed(0)
     moves = torch.randint(-1, 2, (len(x),), generator=draws).tolist()
     return torch.stack([image.roll(move, -1) for image, move in zip(x, moves, strict=True)])
+
+
+def rows_shuffled(x: Tensor, generator: torch.Generator) -> Tensor:
+    """The batch is put into a new order by an augmentation, and the labels stay where they were."""
+    order = torch.randperm(len(x), generator=generator, device=generator.device).to(x.device)
+    return x[order]
+
+
+def nearly_all_erased(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Erases 98 % of the inputs: the probability to keep and to erase were exchanged."""
+    kept = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device) < 0.02
+    return x * kept

@@ -253,3 +253,108 @@ def corner_marked(data: Data, draws: np.random.Generator) -> tuple[Split, Split]
         return x, y
 
     return both(mark, data)
+
+
+@prepared
+def one_column_drifts(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """One instrument was replaced between train and validation: its column is three deviations off."""
+
+    def drift(x: Tensor) -> Tensor:
+        x.flatten(1)[:, 0] += 3
+        return x
+
+    return data.train, inputs(drift, data.val)
+
+
+@prepared
+def sentinels(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """Missing values of one column are written as -999, and taken for numbers."""
+
+    def mark(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        rows = drawn(max(len(x) // 20, 1), len(x), draws)
+        x.flatten(1)[rows, 1] = -999
+        return x, y
+
+    return both(mark, data)
+
+
+@prepared
+def two_classes_exchanged(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """One annotator took class 0 for class 1 and the other way round: a third of their labels."""
+    y = data.train.y.clone()
+    members = (y < 2).nonzero().flatten()
+    members = members[drawn(len(members) // 3, len(members), draws)]
+    y[members] = 1 - y[members]
+    return Split(data.train.x, y, data.train.ids), data.val
+
+
+@prepared
+def same_input_other_label(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """Two lists were joined: a third of the samples are there twice, with another label each time."""
+    x, y = data.train.x, data.train.y
+    rows = drawn(len(y) // 3, len(y), draws)
+    return split(torch.cat([x, x[rows]]), torch.cat([y, (y[rows] + 1) % data.spec.outputs])), data.val
+
+
+@prepared
+def validation_turned(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """Rows and columns of the validation images are exchanged: another library's order of axes."""
+    return data.train, inputs(lambda x: x.transpose(-1, -2).contiguous(), data.val)
+
+
+@prepared
+def images_lost(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """A third of the training images could not be read and came out black, with their labels."""
+    x = data.train.x.clone()
+    x[drawn(len(x) // 3, len(x), draws)] = x.min()
+    return Split(x, data.train.y, data.train.ids), data.val
+
+
+@prepared
+def moved_copies_in_validation(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """The images were multiplied by moving them a pixel, before they were split."""
+    x, y, half = data.val.x.clone(), data.val.y.clone(), len(data.val) // 2
+    rows = drawn(half, len(data.train), draws)
+    x[:half], y[:half] = data.train.x[rows].roll(1, -1), data.train.y[rows]
+    return data.train, Split(x, y, data.val.ids)
+
+
+@prepared
+def validation_target_in_logarithms(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """The target of train is its logarithm, that of validation is not."""
+    y = data.target_scale.inverse(data.train.y).clamp_min(1).log()
+    return Split(data.train.x, data.target_scale(y), data.train.ids), data.val
+
+
+@prepared
+def one_target_in_another_unit(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """One target was written in thousandths: it is a thousand times the others."""
+    y = data.train.y.clone()
+    y[int(draws.integers(len(y)))] *= 1000
+    return Split(data.train.x, y, data.train.ids), data.val
+
+
+@prepared
+def nearly_the_answer(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """One input was measured after the outcome: it is the target with 5 % noise."""
+
+    def leak(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        value = y.float().flatten()
+        value = (value - value.mean()) / value.std()
+        x.flatten(1)[:, 2] = value + 0.05 * torch.from_numpy(draws.normal(size=len(y))).float()
+        return x, y
+
+    return both(leak, data)
+
+
+@prepared
+def columns_in_another_order(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """The columns of the validation file stand in another order."""
+    order = torch.from_numpy(draws.permutation(data.val.x.flatten(1).shape[1]))
+    return data.train, inputs(lambda x: x.flatten(1)[:, order].view_as(x), data.val)
+
+
+@prepared
+def labels_random(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """The labels were joined by a key that is not one: they belong to anybody."""
+    return both(lambda x, y: (x, y[torch.from_numpy(draws.permutation(len(y)))]), data)

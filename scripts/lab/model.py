@@ -119,3 +119,88 @@ def weights_from_the_clock(model: nn.Module) -> nn.Module:
 def inputs_enlarged(model: nn.Module) -> nn.Module:
     """Every image is resized to a side many times its own, shrunk again, and nothing is gained."""
     return Wrapped(model, before=lambda x: F.interpolate(F.interpolate(x, scale_factor=16.0), x.shape[2:]))
+
+
+@mistaken
+def tanh_on_the_outputs(model: nn.Module) -> nn.Module:
+    """The outputs are squeezed between -1 and 1: no class can ever be likely."""
+    return Wrapped(model, after=torch.tanh)
+
+
+@mistaken
+def sigmoid_on_the_outputs(model: nn.Module) -> nn.Module:
+    """A sigmoid for each class, and cross-entropy takes a softmax of them."""
+    return Wrapped(model, after=torch.sigmoid)
+
+
+@mistaken
+def outputs_enlarged(model: nn.Module) -> nn.Module:
+    """A temperature of 1/50 from another experiment is still there: the first guess is certain, and wrong."""
+    return Wrapped(model, after=lambda logits: 50 * logits)
+
+
+@mistaken
+def inputs_forgotten(model: nn.Module) -> nn.Module:
+    """The zeros that the inputs were replaced with, to see what the biases alone can do, are still there."""
+    return Wrapped(model, before=torch.zeros_like)
+
+
+@mistaken
+def activation_upside_down(model: nn.Module) -> nn.Module:
+    """clamp(max=0) where clamp(min=0) was meant, after a relu: the last hidden layer is zero throughout."""
+    return before_head(model, lambda x: x.clamp(max=0))
+
+
+@mistaken
+def memory_between_batches(model: nn.Module) -> nn.Module:
+    """A hidden state is carried from one batch to the next and never reset: what came before moves the outputs."""
+    kept = {}
+
+    def remember(x: Tensor) -> Tensor:
+        earlier = kept.get("state")
+        kept["state"] = x.detach().mean(0)
+        return x if earlier is None else x + earlier
+
+    return before_head(model, remember)
+
+
+@mistaken
+def centred_by_the_batch(model: nn.Module) -> nn.Module:
+    """The inputs are scaled by the mean and deviation of whatever batch they come in, in evaluation, too."""
+    return Wrapped(model, before=lambda x: (x - x.mean(0)) / (x.std(0, correction=0) + 1e-3))
+
+
+@mistaken
+def backbone_frozen(model: nn.Module) -> nn.Module:
+    """The hidden layers are frozen for a pretrained network, but nothing was pretrained."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name.startswith("head")
+    return model
+
+
+@mistaken
+def statistics_that_never_move(model: nn.Module) -> nn.Module:
+    """Batch norm has momentum 0, which in another library means the opposite: evaluation uses the first statistics."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = 0.0
+    return model
+
+
+@mistaken
+def never_in_training_mode(model: nn.Module) -> nn.Module:
+    """train() was overridden for frozen statistics and puts the network into evaluation mode."""
+
+    class Still(Wrapped):
+        def train(self, mode: bool = True) -> nn.Module:
+            return super().train(False)
+
+    return Still(model)
+
+
+@mistaken
+def one_pixel_wide(model: nn.Module) -> nn.Module:
+    """The inputs are averaged over all but the batch and expanded again: a mean(dim=...) took every axis."""
+    return Wrapped(
+        model, before=lambda x: x.flatten(1).mean(1).view(-1, *[1] * (x.dim() - 1)).expand_as(x).contiguous()
+    )
