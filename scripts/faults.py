@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import os
+import shlex
 import shutil
 import signal
 import statistics
@@ -52,7 +54,8 @@ class Outcome:
     message: str = ""
     alarms: list[dict[str, str]] = field(default_factory=list)  # id, severity, phase, message; the headline first
     seconds: float = 0.0
-    checking: float = 0.0  # of these, before the first epoch and after the last
+    checking: float = 0.0  # of these, in checks that said something
+    score: float | None = None  # the best value of the objective
 
     @property
     def seen(self) -> bool:
@@ -76,9 +79,8 @@ def main() -> int:
         print("there is no such fault in these bases", file=sys.stderr)
         return 2
     if asked.show:
-        print(
-            "\n".join(f"{job.fault or job.name} {job.base}: {' '.join(map(repr, command(job, asked)))}" for job in jobs)
-        )
+        for job in jobs:
+            print(f"{job.fault or job.name} {job.base}: scripts/train {shlex.join(command(job, asked))}")
         return 0
     began, done = time.monotonic(), []
     for outcome in run_all(jobs, asked):
@@ -205,6 +207,7 @@ def read(job: Outcome, folder: Path, status: int) -> None:
     found = [finding for finding in ranked(run["findings"]) if finding["severity"] in ALARMS]
     job.alarms = [{key: finding[key] for key in ("id", "severity", "phase", "message")} for finding in found]
     job.checking = sum(finding["seconds"] for finding in run["findings"])
+    job.score = run["best"] and run["best"][run["objective"]]
     unmade = [it for it in run["findings"] if it["message"].startswith("this check could not be made")]
     if unmade:  # a bug of ours, though it costs the run nothing
         job.ending, job.message = "broken", f"{unmade[0]['id']}: {unmade[0]['message']}"
@@ -241,10 +244,12 @@ def counts(runs: list[Outcome]) -> tuple[str, ...]:
 
 def honest_table(done: list[Outcome]) -> str:
     """A line a program, then each false alarm, then totals."""
-    rows = [("base", "program", "runs", "alarms", "broken", "s")]
+    rows = [("base", "program", "score", "runs", "alarms", "broken", "s")]
     for key in dict.fromkeys((it.base, it.name) for it in done):
         runs = [it for it in done if (it.base, it.name) == key]
-        rows.append((*key, str(len(runs)), str(sum(bool(it.alarms) for it in runs) or ""), *counts(runs)[-2:]))
+        score = statistics.median(it.score if it.score is not None else math.nan for it in runs)
+        loud = sum(bool(it.alarms) for it in runs)
+        rows.append((*key, f"{score:.3g}", str(len(runs)), str(loud or ""), *counts(runs)[-2:]))
     alarms = [
         f"{it.base} {it.name}, seed {it.seed}: {alarm['severity']} {alarm['id']}: {alarm['message']}"
         for it in done
