@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lab.faults import LISTED
+from lab.files import write
 from lab.programs import BASES, HONEST, words
 from lab.unseen import UNSEEN
 
@@ -155,9 +156,12 @@ def run_all(jobs: list[Outcome], asked: argparse.Namespace) -> Iterator[Outcome]
     torch.set_num_threads(1)
     waiting, running = list(reversed(jobs)), {}
     with tempfile.TemporaryDirectory(prefix="faults-") as home:
+        if any(job.base in "TP" for job in jobs):
+            write(Path(home))
         while waiting or running:
             while waiting and len(running) < asked.jobs:
-                job, folder = waiting.pop(), Path(home) / str(len(waiting))
+                job = waiting.pop()
+                folder = Path(home) / str(len(waiting))
                 folder.mkdir()
                 words = [*command(job, asked), f"hydra.run.dir={folder}/run"]
                 running[fork(words, folder)] = (job, folder, time.monotonic())

@@ -9,6 +9,8 @@ BASES = {  # letter -> what it is, and its words; a later word takes the place o
     "C": "breast_cancer, MLP with layer norm",
     "W": "wine, a small tanh MLP, SGD",
     "N": "Fashion-MNIST of 1,000, ResNet",
+    "T": "a table of tumours in a file, MLP",
+    "P": "pictures of digits in folders, CNN with batch norm",
 }
 WORDS = {
     "D": ["data=own_digits", "model=mlp", "model.norm=batch", "regulariser=[dropout]", "epochs=10"],
@@ -20,6 +22,10 @@ WORDS = {
           "epochs=20", "batch_size=16"],
     "N": ["data=own_fashion_mnist", "data.subset=1000", "data.download=false", "model=resnet", "model.channels=[8,16]",
           "model.blocks=1", "epochs=3"],
+    "T": ["data=csv", "data.file=../tables/clean.csv", "data.target=diagnosis", "model=mlp", "model.hidden=[32]", "epochs=15",
+          "batch_size=32"],
+    "P": ["data=image_folder", "data.root=../pictures/clean", "data.size=8", "data.channels=1", "data.workers=0", "model=cnn",
+          "model.channels=[16,16]", "model.kernel=3", "model.norm=batch", "epochs=10", "batch_size=32"],
 }  # fmt: skip
 
 HONEST = {  # base -> name -> words
@@ -87,6 +93,8 @@ HONEST = {  # base -> name -> words
     },
     "C": {"as it is": [], "sgd": ["optimiser=sgd", "optimiser.lr=0.1"], "batch norm": ["model.norm=batch"]},
     "W": {"as it is": [], "adamw": ["optimiser=adamw", "optimiser.lr=0.01"], "relu": ["model.activation=relu"]},
+    "T": {"as it is": [], "sgd": ["optimiser=sgd", "optimiser.lr=0.1"]},
+    "P": {"as it is": [], "no norm": ["model.norm=none", "optimiser.lr=0.003"]},
     "N": {"as it is": [], "one cycle": ["schedule=one_cycle", "optimiser.lr=0.01"]},
 }  # fmt: skip
 

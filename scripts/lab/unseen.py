@@ -86,4 +86,12 @@ UNSEEN = [
           {"data.shift", "data.cross_labels"}),
     Fault("Y47", "labels of anybody", "CRN", ["data._target_=lab.data.labels_random"], {"data.unlearnable"}),
     Fault("Y48", "raw measures", "CR", ["data.normalise=false"], {"data.scale"}),
+    Fault("Y49", "line number among the inputs", "T", ["data.file=../tables/numbered.csv"], {"data.leak"}),
+    Fault("Y50", "billing code among the inputs", "T", ["data.file=../tables/coded.csv", "data.categorical=[billing]"],
+          {"data.leak"}),
+    Fault("Y51", "rows twice in the file", "T", ["data.file=../tables/twice.csv"], {"data.overlap", "data.duplicates"}),
+    Fault("Y52", "pictures filed twice", "P", ["data.root=../pictures/filed_twice"],
+          {"data.overlap", "data.duplicates", "data.label_errors"}),
+    Fault("Y53", "another camera for validation", "P", ["data.root=../pictures/darker", "data.split=predefined"],
+          {"data.shift"}),
 ]  # fmt: skip
