@@ -111,7 +111,7 @@ def weights_from_the_clock(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=draws) / parameter[0].numel() ** 0.5)
+                parameter.copy_(torch.randn(parameter.shape, generator=draws) / (3 * parameter[0].numel()) ** 0.5)
     return model
 
 
