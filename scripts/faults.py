@@ -1,0 +1,291 @@
+"""Plants each known mistake into small programs and counts what the checks say of it.
+
+Every run is the ordinary command with --config-dir=scripts/lab/conf and allow=[…,lab]: nothing of ours is touched.
+A mistake is `seen` if some check warns or fails, if the run is refused (status 2) or if it ends as diverged (3);
+`early` if that was before the first epoch; `first` if the headline is a check that names the cause, `in 3` if one of
+the first three alarms is. A refusal names the cause if the fault's list of causes has the word `refused`.
+A run that ends otherwise (an exception of ours, out of time) is `broken`, whatever was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import math
+import os
+import shlex
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lab.faults import LISTED
+from lab.files import write
+from lab.programs import BASES, HONEST, words
+from lab.unseen import UNSEEN
+
+LAB = Path(__file__).parent / "lab"
+ALLOW = "allow=[plumbline,torch.nn,torch.optim,torchvision.models,torchvision.ops,lab]"
+PATIENCE = 600  # seconds until a run counts as broken
+PRELOADED = (  # what a run imports sooner or later
+    "plumbline.run", "torch._dynamo", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
+    "sklearn.datasets", "sklearn.ensemble", "sklearn.linear_model", "sklearn.neighbors", "sklearn.model_selection",
+)  # fmt: skip
+BEFORE = ("audit", "probes")  # the phases before the first epoch
+ENDINGS = {0: "finished", 2: "refused", 3: "diverged"}  # others are broken
+
+
+@dataclass
+class Outcome:
+    """One run: a fault (None: an honest program) in a base, from a seed, and what the checks said."""
+
+    base: str
+    name: str
+    seed: int
+    fault: str | None
+    words: list[str]
+    causes: list[str]
+    ending: str = ""
+    message: str = ""
+    alarms: list[dict[str, str]] = field(default_factory=list)  # id, severity, phase, message; the headline first
+    seconds: float = 0.0
+    checking: float = 0.0  # of these, in checks that said something
+    score: float | None = None  # the best value of the objective
+
+    @property
+    def seen(self) -> bool:
+        return bool(self.alarms) or self.ending in ("refused", "diverged")
+
+    @property
+    def early(self) -> bool:
+        return self.ending == "refused" or any(alarm["phase"] in BEFORE for alarm in self.alarms)
+
+    def named(self, within: int) -> bool:
+        """Whether one of the first so many alarms names the cause."""
+        said = ["refused"] if self.ending == "refused" else [alarm["id"] for alarm in self.alarms]
+        return any(name in self.causes for name in said[:within])
+
+
+def main() -> int:
+    """Run what is asked for; print the tables, or JSON."""
+    asked = arguments()
+    jobs = list(honest(asked) if asked.clean else planted(asked))
+    if not jobs:
+        print("there is no such fault in these bases", file=sys.stderr)
+        return 2
+    if asked.show:
+        for job in jobs:
+            print(f"{job.fault or job.name} {job.base}: scripts/train {shlex.join(command(job, asked))}")
+        return 0
+    began, done = time.monotonic(), []
+    for outcome in run_all(jobs, asked):
+        done.append(outcome)
+        headline = outcome.alarms[0]["id"] if outcome.alarms else outcome.message[:70]
+        label = f"{outcome.fault or outcome.name} {outcome.base} seed {outcome.seed}"
+        print(f"{len(done)}/{len(jobs)}  {label}: {outcome.ending}, {headline or 'nothing'}", file=sys.stderr)
+    done.sort(key=lambda it: (it.fault or "", it.base, it.name, it.seed))
+    if asked.json:
+        print(json.dumps([asdict(it) for it in done], indent=1))
+    else:
+        print(honest_table(done) if asked.clean else fault_table(done))
+        print(f"\n{len(done)} runs in {(time.monotonic() - began) / 60:.1f} minutes, checks={asked.checks}")
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    bases = "; ".join(f"{letter}: {what}" for letter, what in BASES.items())
+    parser = argparse.ArgumentParser(prog="scripts/faults", description=__doc__, epilog=f"Bases: {bases}",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--base", default="DFR", help="letters of the bases to use (default %(default)s)")
+    parser.add_argument("--fault", nargs="+", help="ids, such as X07; without it all of the development set")
+    parser.add_argument("--unseen", action="store_true", help="the set that no check was written for")
+    parser.add_argument("--clean", action="store_true", help="honest programs instead: every alarm is a false one")
+    parser.add_argument("--seeds", type=int, default=5, help="of each; they move the split, too (default %(default)s)")
+    parser.add_argument("--checks", default="full", choices=["quick", "full"], help="(default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="every run with its alarms, for a program to read")
+    parser.add_argument("--show", action="store_true", help="print the command lines and run nothing")
+    return parser.parse_args()
+
+
+def planted(asked: argparse.Namespace) -> Iterator[Outcome]:
+    """The runs of the faults that are asked for."""
+    for fault in [*LISTED, *UNSEEN] if asked.fault else UNSEEN if asked.unseen else LISTED:
+        if asked.fault and fault.id not in asked.fault:
+            continue
+        for base in fault.bases:
+            if base in asked.base or asked.unseen:
+                for seed in range(asked.seeds):
+                    chosen = words(base, fault.planted(base))
+                    yield Outcome(base, fault.name, seed, fault.id, chosen, sorted(fault.causes))
+
+
+def honest(asked: argparse.Namespace) -> Iterator[Outcome]:
+    """The runs of the honest programs."""
+    for base in asked.base:
+        for name, changes in HONEST[base].items():
+            for seed in range(asked.seeds):
+                yield Outcome(base, name, seed, None, words(base, changes), [])
+
+
+def command(job: Outcome, asked: argparse.Namespace) -> list[str]:
+    """The words after scripts/train."""
+    own = [
+        f"--config-dir={LAB / 'conf'}",
+        ALLOW,
+        f"seed={job.seed}",
+        f"data.split_seed={job.seed}",
+        "threads=1",
+        "bootstrap=200",
+    ]
+    return [*own, f"checks={asked.checks}", "checks.stop_on=never", *job.words]
+
+
+def run_all(jobs: list[Outcome], asked: argparse.Namespace) -> Iterator[Outcome]:
+    """Each job in a process of its own, forked from this one so that torch is imported once; as they end."""
+    import torch
+
+    for module in PRELOADED:
+        importlib.import_module(module)
+    torch.set_num_threads(1)
+    waiting, running = list(reversed(jobs)), {}
+    with tempfile.TemporaryDirectory(prefix="faults-") as home:
+        if any(job.base in "TP" for job in jobs):
+            write(Path(home))
+        while waiting or running:
+            while waiting and len(running) < asked.jobs:
+                job = waiting.pop()
+                folder = Path(home) / str(len(waiting))
+                folder.mkdir()
+                words = [*command(job, asked), f"hydra.run.dir={folder}/run"]
+                running[fork(words, folder)] = (job, folder, time.monotonic())
+            process, status = os.wait()
+            job, folder, began = running.pop(process)
+            job.seconds = time.monotonic() - began
+            read(job, folder, os.waitstatus_to_exitcode(status))
+            shutil.rmtree(folder)
+            yield job
+
+
+def fork(words: list[str], folder: Path) -> int:
+    """Start the command in a child, its words going to files; return its process id."""
+    from plumbline import train
+
+    sys.stdout.flush()
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        for stream, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(folder / name, os.O_CREAT | os.O_WRONLY), stream)
+        os.chdir(folder)
+        signal.alarm(PATIENCE)
+        sys.argv = ["train", *words]
+        status = train.main()
+        sys.stdout.flush()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def read(job: Outcome, folder: Path, status: int) -> None:
+    """Fill in how the run ended and what its checks said."""
+    from plumbline.checks.core import ALARMS, ranked
+
+    job.ending = ENDINGS.get(status, "broken")
+    lines = (folder / "stderr").read_text().strip().splitlines()
+    job.message = " ".join(lines[-1:] if job.ending == "broken" else lines[:1]) if status else ""
+    if not (folder / "run" / "run.json").exists():
+        return
+    run = json.loads((folder / "run" / "run.json").read_text())
+    found = [finding for finding in ranked(run["findings"]) if finding["severity"] in ALARMS]
+    job.alarms = [{key: finding[key] for key in ("id", "severity", "phase", "message")} for finding in found]
+    job.checking = sum(finding["seconds"] for finding in run["findings"])
+    job.score = run["best"] and run["best"][run["objective"]]
+    unmade = [it for it in run["findings"] if it["message"].startswith("this check could not be made")]
+    if unmade:  # a bug of ours, though it costs the run nothing
+        job.ending, job.message = "broken", f"{unmade[0]['id']}: {unmade[0]['message']}"
+
+
+def fault_table(done: list[Outcome]) -> str:
+    """A line a fault and base, then totals."""
+    rows = [("fault", "", "base", "seen", "early", "first", "in 3", "broken", "s", "headlines")]
+    for key in dict.fromkeys((it.fault, it.name, it.base) for it in done):
+        runs = [it for it in done if (it.fault, it.name, it.base) == key]
+        heads = dict.fromkeys(it.alarms[0]["id"] if it.alarms else it.ending for it in runs)
+        rows.append((*key, *counts(runs), ", ".join(heads)))
+    for base in [*dict.fromkeys(it.base for it in done), *(["all"] if len({it.base for it in done}) > 1 else [])]:
+        runs = [it for it in done if base in (it.base, "all")]
+        shares = [f"{100 * statistics.mean(values):.0f} %" for values in judged(runs)]
+        rows.append(("total", f"{len(runs)} runs", base, *shares, *counts(runs)[-2:], ""))
+    missing = sorted({cause for it in done for cause in it.causes} - known() - {"refused"})
+    note = f"\n\nno check of these has the id: {', '.join(missing)}" if missing else ""
+    return table(rows) + note
+
+
+def judged(runs: list[Outcome]) -> list[list[bool]]:
+    """For each of seen, early, first, in 3: whether each run was."""
+    good = [it for it in runs if it.ending != "broken"]
+    each = [(it.seen, it.early, it.named(1), it.named(3)) for it in good]
+    return [list(column) + [False] * (len(runs) - len(good)) for column in zip(*each, strict=True)] or [[False]] * 4
+
+
+def counts(runs: list[Outcome]) -> tuple[str, ...]:
+    broken = sum(it.ending == "broken" for it in runs)
+    seconds = statistics.median(it.seconds for it in runs)
+    return (*(f"{sum(values)}/{len(runs)}" for values in judged(runs)), str(broken or ""), f"{seconds:.1f}")
+
+
+def honest_table(done: list[Outcome]) -> str:
+    """A line a program, then each false alarm, then totals."""
+    rows = [("base", "program", "score", "runs", "alarms", "broken", "s")]
+    for key in dict.fromkeys((it.base, it.name) for it in done):
+        runs = [it for it in done if (it.base, it.name) == key]
+        score = statistics.median(it.score if it.score is not None else math.nan for it in runs)
+        loud = sum(bool(it.alarms) for it in runs)
+        rows.append((*key, f"{score:.3g}", str(len(runs)), str(loud or ""), *counts(runs)[-2:]))
+    alarms = [
+        f"{it.base} {it.name}, seed {it.seed}: {alarm['severity']} {alarm['id']}: {alarm['message']}"
+        for it in done
+        for alarm in it.alarms
+    ]
+    broken = [
+        f"{it.base} {it.name}, seed {it.seed}: {it.ending}: {it.message}" for it in done if it.ending != "finished"
+    ]
+    loud = sum(bool(it.alarms) for it in done)
+    return "\n".join([table(rows), "", *alarms, *broken, f"{loud} of {len(done)} honest runs have an alarm"])
+
+
+def known() -> set[str]:
+    """The ids of all checks there are."""
+    from hydra import compose, initialize_config_dir
+
+    from plumbline import config
+    from plumbline.checks.core import configured
+    from plumbline.train import CONF
+
+    config.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        checks = compose("train", ["checks=full"]).checks
+    return {name for phase in config.FAMILIES for name, _ in configured(checks, phase)}
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as what stands in them."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
