@@ -229,6 +229,6 @@ def silence(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.MultiheadAttention):
             module.dropout = 0.0
-        elif "drop" in type(module).__name__.lower() or type(module).__name__ == "StochasticDepth":
-            if isinstance(vars(module).get("p"), float):
-                module.p = 0.0
+        drops = "drop" in type(module).__name__.lower() or type(module).__name__ == "StochasticDepth"
+        if drops and isinstance(vars(module).get("p"), float):
+            module.p = 0.0

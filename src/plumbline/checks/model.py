@@ -28,22 +28,31 @@ def detached(bench: Bench) -> Finding | None:
     source = "S2: no detach inside the network"
     if moving or not signals.attached:
         return Finding(
-            "fail", f"no gradient reaches {listed(moving or unreached)}, on which the outputs depend: they will never learn",
-            evidence, cause="detach(), no_grad(), .data, .item() or a function without a gradient inside the network",
-            advice=("remove it from forward", "to freeze a part on purpose, say requires_grad_(False)"), source=source,
-        )  # fmt: skip
+            "fail",
+            f"no gradient reaches {listed(moving or unreached)}, on which the outputs depend: they will never learn",
+            evidence,
+            cause="detach(), no_grad(), .data, .item() or a function without a gradient inside the network",
+            advice=("remove it from forward", "to freeze a part on purpose, say requires_grad_(False)"),
+            source=source,
+        )
     if unreached:
         return Finding(
-            "info", f"the outputs do not depend on {listed(unreached)}: parameters without a use", evidence,
-            advice=("use them in forward, or remove them",), source=source,
-        )  # fmt: skip
+            "info",
+            f"the outputs do not depend on {listed(unreached)}: parameters without a use",
+            evidence,
+            advice=("use them in forward, or remove them",),
+            source=source,
+        )
     frozen = [name for name, parameter in copy.model.named_parameters() if not parameter.requires_grad]
     if frozen:
         return Finding("ok", "the gradient reaches every parameter that is not frozen", evidence)
     return Finding(
-        "info", "no gradient reaches the inputs", evidence, cause="a detach() or a function without a gradient at the door",
+        "info",
+        "no gradient reaches the inputs",
+        evidence,
+        cause="a detach() or a function without a gradient at the door",
         source=source,
-    )  # fmt: skip
+    )
 
 
 def matters(bench: Bench, name: str) -> bool:
@@ -73,16 +82,22 @@ def frozen(bench: Bench) -> Finding | None:
     evidence = {"frozen": share, "at_random": drawn[:20]}
     if drawn:
         return Finding(
-            "warn", f"{share:.0%} of the parameters are frozen, and {listed(drawn)} at random values", evidence,
+            "warn",
+            f"{share:.0%} of the parameters are frozen, and {listed(drawn)} at random values",
+            evidence,
             cause="requires_grad=False on layers that were never trained",
-            advice=("let them train", "or load pretrained weights into them"), source="S0: freeze what was trained elsewhere",
-        )  # fmt: skip
+            advice=("let them train", "or load pretrained weights into them"),
+            source="S0: freeze what was trained elsewhere",
+        )
     if layers and layers <= set(still):
         return Finding(
-            "warn", f"every layer is frozen: only norms and biases train ({1 - share:.1%} of the parameters)", evidence,
-            cause="requires_grad=False on the head, too", advice=("let the last layer train",),
+            "warn",
+            f"every layer is frozen: only norms and biases train ({1 - share:.1%} of the parameters)",
+            evidence,
+            cause="requires_grad=False on the head, too",
+            advice=("let the last layer train",),
             source="S0: re-initialise the top and train it",
-        )  # fmt: skip
+        )
     return Finding("ok", f"{share:.0%} of the parameters are frozen, all of them made elsewhere", evidence)
 
 
@@ -104,10 +119,13 @@ def symmetric(bench: Bench) -> Finding | None:
     if not same:
         return Finding("ok", "the units of each layer differ")
     return Finding(
-        "fail", f"all units of {listed(same)} are the same and get the same gradient: each layer is one unit", {"layers": same},
+        "fail",
+        f"all units of {listed(same)} are the same and get the same gradient: each layer is one unit",
+        {"layers": same},
         cause="weights that start at zero, or all at one value",
-        advice=("draw them at random: init=he",), source="S1: random initialisation breaks the symmetry",
-    )  # fmt: skip
+        advice=("draw them at random: init=he",),
+        source="S1: random initialisation breaks the symmetry",
+    )
 
 
 def alike(values: Tensor) -> bool:
@@ -127,10 +145,12 @@ def dead_units(bench: Bench, *, share: float) -> Finding | None:
         return Finding("ok", f"at most {worst.dead:.0%} of a layer's units are dead", evidence)
     return Finding(
         "fail" if worst.dead == 1 else "warn",
-        f"{worst.dead:.0%} of the units of {worst.name} are dead: no gradient passes them for any of {len(bench.x)} samples", evidence,
+        f"{worst.dead:.0%} of the units of {worst.name} are dead: no gradient passes them for any of {len(bench.x)} samples",
+        evidence,
         cause="relu units that are never above zero: large negative biases, or inputs far off their scale",
-        advice=("start biases at zero", "scale the inputs", "model.activation=leaky_relu"), source="S2: dead relu units",
-    )  # fmt: skip
+        advice=("start biases at zero", "scale the inputs", "model.activation=leaky_relu"),
+        source="S2: dead relu units",
+    )
 
 
 def saturated(bench: Bench, *, share: float) -> Finding | None:
@@ -142,10 +162,13 @@ def saturated(bench: Bench, *, share: float) -> Finding | None:
     if found[name] < share:
         return Finding("ok", f"at most {found[name]:.0%} of an activation's inputs lie where it is flat", found)
     return Finding(
-        "warn", f"{found[name]:.0%} of what goes into {name} lies where it is flat: almost no gradient passes", found,
+        "warn",
+        f"{found[name]:.0%} of what goes into {name} lies where it is flat: almost no gradient passes",
+        found,
         cause="weights or inputs that are too large for a sigmoid or tanh",
-        advice=("init=glorot", "scale the inputs", "model.activation=relu"), source="S1: Glorot for tanh",
-    )  # fmt: skip
+        advice=("init=glorot", "scale the inputs", "model.activation=relu"),
+        source="S1: Glorot for tanh",
+    )
 
 
 def activation_scale(bench: Bench, *, low: float, high: float) -> Finding | None:
@@ -161,11 +184,13 @@ def activation_scale(bench: Bench, *, low: float, high: float) -> Finding | None
         )
     name = largest if sizes[largest] > high else smallest
     return Finding(
-        "warn", f"the outputs of {name} have a size of {sizes[name]:.2g}, where about 1 is healthy", shown,
+        "warn",
+        f"the outputs of {name} have a size of {sizes[name]:.2g}, where about 1 is healthy",
+        shown,
         cause=f"initial weights that are too {'large' if name == largest else 'small'}, or inputs off their scale",
         advice=("init=he for relu, init=glorot for tanh", "data.normalise=true", "a norm: model.norm=batch"),
         source="S1: He and Glorot keep the size of the signal",
-    )  # fmt: skip
+    )
 
 
 def gradient_ratio(bench: Bench, *, ratio: float) -> Finding | None:
@@ -180,11 +205,15 @@ def gradient_ratio(bench: Bench, *, ratio: float) -> Finding | None:
         return Finding("ok", f"the gradient of the first layer is {found:.2g} of the last one's", evidence)
     kind = "vanishes" if found < 1 else "explodes"
     return Finding(
-        "warn", f"the gradient {kind}: {first.name} gets {found:.2g} of what {last.name} gets", evidence,
-        cause="many sigmoid or tanh layers in a row" if found < 1 else "weights that are too large, many layers in a row",
+        "warn",
+        f"the gradient {kind}: {first.name} gets {found:.2g} of what {last.name} gets",
+        evidence,
+        cause="many sigmoid or tanh layers in a row"
+        if found < 1
+        else "weights that are too large, many layers in a row",
         advice=("model.activation=relu", "residual connections: model=resnet", "a norm: model.norm=batch", "init=he"),
         source="S3: gradient norms per layer; Glorot & Bengio 2010",
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
@@ -204,11 +233,17 @@ def batch_norm_too_small(bench: Bench, *, least: int) -> Finding | None:
     if float((whole - part).abs().max()) <= 1e-3 * max(spread(whole), 1e-12):
         return None  # samples do not depend on one another
     return Finding(
-        "warn", f"the network normalises by the batch, which holds {size} samples", {"batch_size": size},
+        "warn",
+        f"the network normalises by the batch, which holds {size} samples",
+        {"batch_size": size},
         cause="batch norm: mean and variance of few samples are mostly noise",
-        advice=(f"batch_size={least} or more", "model.norm=group or layer", "accumulate does not help: each batch is normalised alone"),
+        advice=(
+            f"batch_size={least} or more",
+            "model.norm=group or layer",
+            "accumulate does not help: each batch is normalised alone",
+        ),
         source="S3: limits of batch norm; Wu & He 2018",
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
@@ -257,7 +292,10 @@ def dropout_too_high(bench: Bench, *, rate: float) -> Finding | None:
     if dropped[name] <= rate:
         return Finding("ok", f"training drops at most {dropped[name]:.0%} of what enters a layer", shown)
     return Finding(
-        "warn", f"training drops {dropped[name]:.0%} of what goes through {name}: hardly anything is left to learn from", shown,
-        cause="a dropout rate that is meant as the share to keep", advice=("a rate of 0.1 to 0.5",),
+        "warn",
+        f"training drops {dropped[name]:.0%} of what goes through {name}: hardly anything is left to learn from",
+        shown,
+        cause="a dropout rate that is meant as the share to keep",
+        advice=("a rate of 0.1 to 0.5",),
         source="S1: dropout",
-    )  # fmt: skip
+    )

@@ -97,12 +97,13 @@ def probabilities(bench: Bench) -> Finding | None:
                 return Finding("ok", "the outputs are probabilities, and the loss wants them so")
             floor = math.log1p((bench.spec.outputs - 1) / math.e)
             return Finding(
-                "fail", f"the outputs are probabilities already: {along} sums to 1, and the loss takes a softmax of them again",
+                "fail",
+                f"the outputs are probabilities already: {along} sums to 1, and the loss takes a softmax of them again",
                 {"axis": axis, "floor": floor},
                 cause=f"a softmax at the end of the network: the loss cannot fall below {floor:.3g}",
                 advice=("return the raw outputs (logits)", "softmax over dim=1 only where probabilities are shown"),
                 source="S2: no softmax before a loss that has one",
-            )  # fmt: skip
+            )
     return Finding("ok", "the outputs are raw: no probabilities yet")
 
 
@@ -139,9 +140,13 @@ def output_activation(bench: Bench, *, floor: float, beyond: float) -> Finding |
             return Finding("ok", f"the outputs {kind}, and so do the targets", evidence)
         said = f"the outputs {kind}, but {outside:.0%} of the targets lie beyond"
     return Finding(
-        "fail", said, evidence, cause="an activation function (relu, sigmoid, tanh, clip) after the last layer",
-        advice=("let the last layer have no activation",), source="S2: logits and values are raw outputs",
-    )  # fmt: skip
+        "fail",
+        said,
+        evidence,
+        cause="an activation function (relu, sigmoid, tanh, clip) after the last layer",
+        advice=("let the last layer have no activation",),
+        source="S2: logits and values are raw outputs",
+    )
 
 
 def batch_mixing(bench: Bench, *, share: float) -> Finding | None:
@@ -166,12 +171,17 @@ def batch_mixing(bench: Bench, *, share: float) -> Finding | None:
     if moved <= share:
         return Finding("ok", "the output of a sample does not depend on the others of its batch", evidence)
     return Finding(
-        "fail", f"the output of a sample changes by {moved:.2g} of the outputs' spread when other samples of its batch change",
-        evidence, cause="a reshape, transpose, softmax or normalisation that runs over the batch axis",
-        advice=("keep the batch axis first: flatten(1), not view or transpose", "softmax and means over dim=1, not 0",
-                "batch norm needs running statistics in evaluation"),
+        "fail",
+        f"the output of a sample changes by {moved:.2g} of the outputs' spread when other samples of its batch change",
+        evidence,
+        cause="a reshape, transpose, softmax or normalisation that runs over the batch axis",
+        advice=(
+            "keep the batch axis first: flatten(1), not view or transpose",
+            "softmax and means over dim=1, not 0",
+            "batch norm needs running statistics in evaluation",
+        ),
         source="S2: look at reshapes; use gradients to see dependencies",
-    )  # fmt: skip
+    )
 
 
 def nondeterministic(bench: Bench, *, share: float) -> Finding | None:
@@ -191,15 +201,20 @@ def nondeterministic(bench: Bench, *, share: float) -> Finding | None:
     if change <= share and not still and not moved:
         return Finding("ok", "evaluation gives the same answer twice", evidence)
     said = (
-        f"two passes in evaluation differ by {change:.2g} of the outputs' spread" if change > share
-        else f"eval() leaves {still[0]} in training mode" if still
+        f"two passes in evaluation differ by {change:.2g} of the outputs' spread"
+        if change > share
+        else f"eval() leaves {still[0]} in training mode"
+        if still
         else "a pass in evaluation changes the network's running statistics"
-    )  # fmt: skip
+    )
     return Finding(
-        "warn", said, evidence, cause="dropout or noise that does not ask whether the network is training, or an eval() that does nothing",
+        "warn",
+        said,
+        evidence,
+        cause="dropout or noise that does not ask whether the network is training, or an eval() that does nothing",
         advice=("F.dropout(x, p, self.training), or a module nn.Dropout", "let train(mode) reach every part"),
         source="S2, S3: toggle train and eval",
-    )  # fmt: skip
+    )
 
 
 def constant_output(bench: Bench, *, share: float) -> Finding | None:
@@ -213,11 +228,14 @@ def constant_output(bench: Bench, *, share: float) -> Finding | None:
     if varied > share * size:
         return Finding("ok", "the outputs vary with the inputs", evidence)
     return Finding(
-        "fail", f"the outputs are the same for every input: they vary by {varied:.2g}, at a size of {size:.2g}", evidence,
+        "fail",
+        f"the outputs are the same for every input: they vary by {varied:.2g}, at a size of {size:.2g}",
+        evidence,
         cause="the inputs do not reach the outputs: dead units, saturated units, or an input that is dropped",
         advice=("look at the activations layer by layer", "start with init=he and biases of zero"),
-        source="S2: look at the outputs before training", symptom=True,
-    )  # fmt: skip
+        source="S2: look at the outputs before training",
+        symptom=True,
+    )
 
 
 def linear(bench: Bench, *, share: float) -> Finding | None:
@@ -248,11 +266,13 @@ def linear(bench: Bench, *, share: float) -> Finding | None:
     if worst > share:
         return Finding("ok", "the network is not linear", evidence)
     return Finding(
-        "warn", f"the network is linear: its {layers} layers are together one matrix (it bends by {worst:.1g} of the outputs)",
-        evidence, cause="no activation functions between the layers",
+        "warn",
+        f"the network is linear: its {layers} layers are together one matrix (it bends by {worst:.1g} of the outputs)",
+        evidence,
+        cause="no activation functions between the layers",
         advice=("put relu or gelu between the layers", "or take model=linear, which is the same and cheaper"),
         source="S0: its own example has this fault",
-    )  # fmt: skip
+    )
 
 
 # --- the loss --------------------------------------------------------------------------------------------------------
@@ -282,11 +302,16 @@ def shape_broadcast(bench: Bench, *, share: float) -> Finding | None:
     if change > share:
         return Finding("ok", "the loss compares each output with its own target", evidence)
     return Finding(
-        "fail", f"the loss is {paired:.4g} whether the targets belong to the outputs or are shuffled", evidence,
+        "fail",
+        f"the loss is {paired:.4g} whether the targets belong to the outputs or are shuffled",
+        evidence,
         cause="outputs (B, 1) against targets (B,) are broadcast to (B, B): each output is compared with every target",
-        advice=("give both the same shape: y.view_as(outputs)", "or take the task's own loss, which refuses such shapes"),
+        advice=(
+            "give both the same shape: y.view_as(outputs)",
+            "or take the task's own loss, which refuses such shapes",
+        ),
         source="S1: its own example has this fault",
-    )  # fmt: skip
+    )
 
 
 def loss_scale(bench: Bench, *, factor: float) -> Finding | None:
@@ -300,10 +325,13 @@ def loss_scale(bench: Bench, *, factor: float) -> Finding | None:
     if ratio < factor:
         return Finding("ok", "the loss does not depend on the size of the batch", {"ratio": ratio})
     return Finding(
-        "warn", f"twice the batch costs {ratio:.3g} times as much: the loss is a sum over the batch", {"ratio": ratio},
+        "warn",
+        f"twice the batch costs {ratio:.3g} times as much: the loss is a sum over the batch",
+        {"ratio": ratio},
         cause="reduction='sum', so that the learning rate depends on the batch size and the last batch counts less",
-        advice=("take the mean over the batch",), source="S2: the first loss is ln(classes) whatever the batch size",
-    )  # fmt: skip
+        advice=("take the mean over the batch",),
+        source="S2: the first loss is ln(classes) whatever the batch size",
+    )
 
 
 def first_loss(bench: Bench, *, within: float) -> Finding | None:
@@ -339,8 +367,13 @@ def first_loss(bench: Bench, *, within: float) -> Finding | None:
     if low / within ** (1 / power) < measured < high * within ** (1 / power):
         return Finding("ok", said, evidence)
     return Finding(
-        "warn", said, evidence,
+        "warn",
+        said,
+        evidence,
         cause="the initial outputs are too large, or the loss is not the one that was meant",
-        advice=("a smaller last layer: init.head_std=0.01", "look at the initialisation and at the scale of the inputs"),
+        advice=(
+            "a smaller last layer: init.head_std=0.01",
+            "look at the initialisation and at the scale of the inputs",
+        ),
         source="S2: classification starts at ln(classes)",
-    )  # fmt: skip
+    )

@@ -109,28 +109,42 @@ def rate_range(
     best, suggestion = median([one.rates[one.lowest] for one in sweeps]), median([one.suggestion for one in sweeps])
     burst = [one.diverged for one in sweeps if one.diverged is not None]
     shown = {
-        "configured": rate, "suggestion": suggestion, "spread": sorted(one.suggestion for one in sweeps),
-        "lowest_loss_at": best, "diverged_at": median(burst) if burst else None,
+        "configured": rate,
+        "suggestion": suggestion,
+        "spread": sorted(one.suggestion for one in sweeps),
+        "lowest_loss_at": best,
+        "diverged_at": median(burst) if burst else None,
         "curves": [[one.rates, one.losses] for one in sweeps],
-    }  # fmt: skip
+    }
     advice = (f"optimiser.lr={tidy(suggestion)}", "and a ten times smaller or larger one beside it")
     if median([one.fall - max(fall * abs(one.start), one.noise) for one in sweeps]) < 0:
         return Finding(
-            "info", f"no clear suggestion for the learning rate: at none from {low:g} to {high:g} does the loss fall by {fall:.0%}", shown,
-            advice=("look at the other findings first", "try rates ten times apart"), source=SMITH,
-        )  # fmt: skip
+            "info",
+            f"no clear suggestion for the learning rate: at none from {low:g} to {high:g} does the loss fall by {fall:.0%}",
+            shown,
+            advice=("look at the other findings first", "try rates ten times apart"),
+            source=SMITH,
+        )
     fell = f"the loss is lowest at {best:.2g}" + (f" and bursts at {shown['diverged_at']:.2g}" if burst else "")
     lost = median([one.back(rate) for one in sweeps])
     if rate > above * best or lost > back or (len(burst) == len(sweeps) and rate > shown["diverged_at"]):
         return Finding(
-            "warn", f"the learning rate {rate:.3g} is too high: in a range test {fell}; a tenth of that, {suggestion:.2g}, is suggested",
-            shown, cause="a learning rate beyond the one at which the loss stops falling", advice=advice, source=SMITH,
-        )  # fmt: skip
+            "warn",
+            f"the learning rate {rate:.3g} is too high: in a range test {fell}; a tenth of that, {suggestion:.2g}, is suggested",
+            shown,
+            cause="a learning rate beyond the one at which the loss stops falling",
+            advice=advice,
+            source=SMITH,
+        )
     if rate < suggestion / below:
         return Finding(
-            "warn", f"the learning rate {rate:.3g} is too low: in a range test {fell}; a tenth of that, {suggestion:.2g}, is suggested",
-            shown, cause="a learning rate at which nothing will be learned in the time there is", advice=advice, source=SMITH,
-        )  # fmt: skip
+            "warn",
+            f"the learning rate {rate:.3g} is too low: in a range test {fell}; a tenth of that, {suggestion:.2g}, is suggested",
+            shown,
+            cause="a learning rate at which nothing will be learned in the time there is",
+            advice=advice,
+            source=SMITH,
+        )
     return Finding(
         "ok",
         f"the learning rate {rate:.3g} is in range: {fell}; a tenth of that is {suggestion:.2g}",
@@ -163,9 +177,13 @@ def ladder(bench: Bench, *, updates: int, low: float, high: float, seconds: floa
     said += "not finite" if here is None else f"{here:.4g}"
     if rate > best and (here is None or here > above * abs(first)):
         return Finding(
-            "warn", said, shown, cause="a learning rate that is too high", advice=(f"optimiser.lr={tidy(best)}",),
+            "warn",
+            said,
+            shown,
+            cause="a learning rate that is too high",
+            advice=(f"optimiser.lr={tidy(best)}",),
             source="S3: try ten times apart until it diverges",
-        )  # fmt: skip
+        )
     return Finding("ok", said, shown, source="S3: try ten times apart until it diverges")
 
 
@@ -220,14 +238,23 @@ def clip(bench: Bench, *, updates: int, share: float) -> Finding | None:
     source, advice = "S3: clip the gradient; at the 90th percentile of its norm", (f"grad_clip={tidy(ninth)}",)
     if configured is not None and configured < share * middle:
         return Finding(
-            "warn", f"grad_clip={configured:g} leaves {configured / middle:.1g} of a gradient of {middle:.3g}: every step is clipped to almost nothing",
-            evidence, cause="a norm to clip to that is far below the gradient's", advice=advice, source=source,
-        )  # fmt: skip
+            "warn",
+            f"grad_clip={configured:g} leaves {configured / middle:.1g} of a gradient of {middle:.3g}: "
+            "every step is clipped to almost nothing",
+            evidence,
+            cause="a norm to clip to that is far below the gradient's",
+            advice=advice,
+            source=source,
+        )
     if 0 < kept < share * middle and copy.training.scaler is None:
         return Finding(
-            "warn", f"the step leaves {kept / middle:.1g} of a gradient of {middle:.3g}: it is clipped or scaled to almost nothing",
-            evidence, cause="a clipping inside the step, far below the gradient's norm", advice=("let the step not clip", *advice), source=source,
-        )  # fmt: skip
+            "warn",
+            f"the step leaves {kept / middle:.1g} of a gradient of {middle:.3g}: it is clipped or scaled to almost nothing",
+            evidence,
+            cause="a clipping inside the step, far below the gradient's norm",
+            advice=("let the step not clip", *advice),
+            source=source,
+        )
     said = f"the gradient's norm is {middle:.3g}, nine in ten are below {ninth:.3g}"
     if configured is None:
         return Finding("info", f"{said}: if training is unstable, clip there", evidence, advice=advice, source=source)

@@ -37,14 +37,17 @@ def destroys(bench: Bench, *, samples: int, neighbours: int, share: float) -> Fi
     evidence = {"plain": plain, "augmented": left, "chance": chance, "kept": kept}
     if plain - chance < 0.1:
         return None  # neighbours know nothing of these data anyway
-    said = f"neighbours know {left:.3g} of validation from augmented samples, {plain:.3g} from plain ones ({chance:.3g} is chance)"
+    said = f"neighbours know {left:.3g} of validation from augmented samples, {plain:.3g} from plain ones (chance: {chance:.3g})"
     if kept >= share:
         return Finding("ok", said, evidence)
     return Finding(
-        "warn", f"the augmentation destroys the signal: {said}", evidence,
+        "warn",
+        f"the augmentation destroys the signal: {said}",
+        evidence,
         cause="inputs that are no longer what their label says, or no longer on the scale of validation",
-        advice=("look at augmented samples", "weaken the augmentation, or leave it out"), source="S0: look at what the network sees",
-    )  # fmt: skip
+        advice=("look at augmented samples", "weaken the augmentation, or leave it out"),
+        source="S0: look at what the network sees",
+    )
 
 
 def some(split, samples: int) -> tuple[Tensor, Tensor]:
@@ -110,10 +113,13 @@ def ratio(bench: Bench, *, most: float) -> Finding | None:
         )
         least = f"a strength {found * 10:.2g} times smaller"
     return Finding(
-        "warn", f"{said}: training will shrink weights instead of learning", evidence,
-        cause="a regularisation or weight decay that is far too strong", advice=(least, "none, until the network can fit"),
+        "warn",
+        f"{said}: training will shrink weights instead of learning",
+        evidence,
+        cause="a regularisation or weight decay that is far too strong",
+        advice=(least, "none, until the network can fit"),
         source="S1: choose the strength so that the penalty stays below the loss",
-    )  # fmt: skip
+    )
 
 
 def decoupled(optimiser: torch.optim.Optimizer, group: dict) -> bool:

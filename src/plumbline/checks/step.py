@@ -30,12 +30,16 @@ def no_update(bench: Bench) -> Finding:
         return Finding("ok", f"an update moves {len(moved)} of {len(trial.moved)} parameters", evidence)
     empty = not any(trial.gradients.values())
     return Finding(
-        "fail", f"{len(trial.losses)} updates moved no weight at all" + (": the gradient was gone when the optimiser stepped" if empty else ""),
+        "fail",
+        f"{len(trial.losses)} updates moved no weight at all"
+        + (": the gradient was gone when the optimiser stepped" if empty else ""),
         evidence,
-        cause="zero_grad between backward and step, no backward, or a step that the optimiser never takes" if empty
+        cause="zero_grad between backward and step, no backward, or a step that the optimiser never takes"
+        if empty
         else "the optimiser is not stepped, holds other parameters, or its steps are too small for float32",
-        advice=("clear, forward, backward, update: in this order",), source=ZERO_GRAD,
-    )  # fmt: skip
+        advice=("clear, forward, backward, update: in this order",),
+        source=ZERO_GRAD,
+    )
 
 
 def params_not_optimised(bench: Bench) -> Finding | None:
@@ -49,11 +53,13 @@ def params_not_optimised(bench: Bench) -> Finding | None:
     if not left:
         return Finding("ok", "every parameter that gets a gradient is moved by it")
     return Finding(
-        "fail", f"{len(left)} of {len(trial.moved)} parameters get a gradient and never move: {listed(left)}",
+        "fail",
+        f"{len(left)} of {len(trial.moved)} parameters get a gradient and never move: {listed(left)}",
         {"left": left[:20], "not_in_the_optimiser": outside[:20]},
-        cause="the optimiser was given only some of the parameters", advice=("give it model.parameters()", "freeze on purpose with requires_grad_(False)"),
+        cause="the optimiser was given only some of the parameters",
+        advice=("give it model.parameters()", "freeze on purpose with requires_grad_(False)"),
         source="S2: check which parameters are optimised",
-    )  # fmt: skip
+    )
 
 
 def params_without_gradient(bench: Bench) -> Finding | None:
@@ -69,11 +75,13 @@ def params_without_gradient(bench: Bench) -> Finding | None:
     if not left:
         return Finding("ok", "the step trains every parameter that the outputs depend on")
     return Finding(
-        "fail", f"the step leaves {len(left)} of {len(trial.moved)} parameters where they are: {listed(left)}", {"left": left[:20]},
+        "fail",
+        f"the step leaves {len(left)} of {len(trial.moved)} parameters where they are: {listed(left)}",
+        {"left": left[:20]},
         cause="the step detaches a part of the network, or steps an optimiser that holds only some parameters",
         advice=("take the loss of training.forward", "freeze on purpose with requires_grad_(False)"),
         source="S2: check which parameters are optimised",
-    )  # fmt: skip
+    )
 
 
 def batches_ignored(bench: Bench) -> Finding | None:
@@ -94,16 +102,22 @@ def batches_ignored(bench: Bench) -> Finding | None:
         return None
     if losses[0] == losses[1] and all(map(torch.equal, *entered)):
         return Finding(
-            "fail", f"the loss of a step is {losses[0]:.4g} whatever the batch: the step does not look at its batches", evidence,
+            "fail",
+            f"the loss of a step is {losses[0]:.4g} whatever the batch: the step does not look at its batches",
+            evidence,
             cause="the step uses a batch of its own, or a loss that does not depend on the network",
-            advice=("use the batches that the step is given",), source="S0: test each part of the program",
-        )  # fmt: skip
+            advice=("use the batches that the step is given",),
+            source="S0: test each part of the program",
+        )
     if seen and 2 * seen <= samples:
         return Finding(
-            "warn", f"a step is given {samples} samples and uses {seen}", evidence,
-            cause="only the first batch, or a part of it, goes through the network", advice=("use all batches of the step",),
+            "warn",
+            f"a step is given {samples} samples and uses {seen}",
+            evidence,
+            cause="only the first batch, or a part of it, goes through the network",
+            advice=("use all batches of the step",),
             source="S0: test each part of the program",
-        )  # fmt: skip
+        )
     return Finding("ok", f"a step uses the {samples} samples that it is given", evidence)
 
 
@@ -125,10 +139,13 @@ def targets_paired(bench: Bench, *, share: float) -> Finding | None:
     if change > share:
         return Finding("ok", "the step compares each output with its own target", {"losses": losses})
     return Finding(
-        "fail", f"the loss of a step is {losses[0]:.4g} whether the targets belong to the inputs or are shuffled", {"losses": losses},
+        "fail",
+        f"the loss of a step is {losses[0]:.4g} whether the targets belong to the inputs or are shuffled",
+        {"losses": losses},
         cause="outputs (B, 1) against targets (B,) are broadcast to (B, B), or the targets are not used",
-        advice=("give both the same shape: y.view_as(outputs)",), source="S1: its own example has this fault",
-    )  # fmt: skip
+        advice=("give both the same shape: y.view_as(outputs)",),
+        source="S1: its own example has this fault",
+    )
 
 
 def train_mode(bench: Bench) -> Finding | None:
@@ -158,10 +175,14 @@ def train_mode(bench: Bench) -> Finding | None:
         "dropout and batch norm do not do what was asked" if differs else "this network does the same in both, so far"
     )
     return Finding(
-        "fail" if differs else "warn", f"{wrong} of {len(trial.modes)} training passes ran in evaluation mode: {effect}", evidence,
-        cause="model.eval() without a model.train() after it" + ("" if copy.model.training else "; the step leaves the network in it"),
-        advice=("say training.model.train() at the start of the step",), source="S2, S3: toggle train and eval",
-    )  # fmt: skip
+        "fail" if differs else "warn",
+        f"{wrong} of {len(trial.modes)} training passes ran in evaluation mode: {effect}",
+        evidence,
+        cause="model.eval() without a model.train() after it"
+        + ("" if copy.model.training else "; the step leaves the network in it"),
+        advice=("say training.model.train() at the start of the step",),
+        source="S2, S3: toggle train and eval",
+    )
 
 
 def grad_accumulates(bench: Bench, *, growth: float) -> Finding | None:
@@ -180,10 +201,13 @@ def grad_accumulates(bench: Bench, *, growth: float) -> Finding | None:
     if found < growth:
         return Finding("ok", "the gradient of a step is its own", evidence)
     return Finding(
-        "fail", f"the gradient grows {found:.2g} times in 4 steps on one batch at a rate of zero: it is never cleared", evidence,
-        cause="zero_grad is missing before backward", advice=("training.clear(), or optimiser.zero_grad(), before each backward",),
+        "fail",
+        f"the gradient grows {found:.2g} times in 4 steps on one batch at a rate of zero: it is never cleared",
+        evidence,
+        cause="zero_grad is missing before backward",
+        advice=("training.clear(), or optimiser.zero_grad(), before each backward",),
         source=ZERO_GRAD,
-    )  # fmt: skip
+    )
 
 
 def ascent(bench: Bench, *, updates: int, movement: float, rise: float) -> Finding | None:
@@ -193,9 +217,13 @@ def ascent(bench: Bench, *, updates: int, movement: float, rise: float) -> Findi
     if upside_down:
         good, bad = upside_down
         return Finding(
-            "fail", f"the loss prefers wrong answers: {good:.4g} for right ones, {bad:.4g} for wrong ones", {"right": good, "wrong": bad},
-            cause="the sign of the loss is flipped", advice=advice, source="S2: scrutinise the loss",
-        )  # fmt: skip
+            "fail",
+            f"the loss prefers wrong answers: {good:.4g} for right ones, {bad:.4g} for wrong ones",
+            {"right": good, "wrong": bad},
+            cause="the sign of the loss is flipped",
+            advice=advice,
+            source="S2: scrutinise the loss",
+        )
     trial = bench.trial
     if not any(trial.moved.values()) or not trial.travelled:
         return None
@@ -212,10 +240,13 @@ def ascent(bench: Bench, *, updates: int, movement: float, rise: float) -> Findi
             "ok", f"{updates} small steps on one batch lower its loss from {before:.6g} to {after:.6g}", evidence
         )
     return Finding(
-        "fail", f"{updates} small steps on one batch raise its loss from {before:.6g} to {after:.6g}", evidence,
-        cause="the step goes uphill: the sign of the loss is flipped, or it follows another loss", advice=advice,
+        "fail",
+        f"{updates} small steps on one batch raise its loss from {before:.6g} to {after:.6g}",
+        evidence,
+        cause="the step goes uphill: the sign of the loss is flipped, or it follows another loss",
+        advice=advice,
         source="S2: scrutinise the loss",
-    )  # fmt: skip
+    )
 
 
 def prefers_wrong(bench: Bench) -> tuple[float, float] | None:
@@ -253,10 +284,13 @@ def task_loss(bench: Bench, *, close: float) -> Finding | None:
             for many in (1, bench.spec.outputs, logits.numel())
         ):
             return Finding(
-                "warn", f"the step's loss, {returned:.4g}, is the {name}: made for numbers, not for classes", {"loss": returned, "found": name},
+                "warn",
+                f"the step's loss, {returned:.4g}, is the {name}: made for numbers, not for classes",
+                {"loss": returned, "found": name},
                 cause="a loss for regression in a classification: confident mistakes get almost no gradient",
-                advice=("loss=cross_entropy",), source="S3: cross-entropy for classes, squared error for numbers",
-            )  # fmt: skip
+                advice=("loss=cross_entropy",),
+                source="S3: cross-entropy for classes, squared error for numbers",
+            )
     return Finding("ok", "the loss is none for regression", {"loss": returned})
 
 
@@ -278,10 +312,13 @@ def loss_clipped(bench: Bench, *, factor: float) -> Finding | None:
     if stuck is None:
         return Finding("ok", "the loss has no upper end", evidence)
     return Finding(
-        "fail" if plain[0] == plain[1] else "warn", f"the loss is cut off at {stuck:.4g}: worse batches cost the same and get no gradient", evidence,
+        "fail" if plain[0] == plain[1] else "warn",
+        f"the loss is cut off at {stuck:.4g}: worse batches cost the same and get no gradient",
+        evidence,
         cause="clamp or min on the loss, where the gradient was to be clipped",
-        advice=("clip the gradient instead: grad_clip",), source="S3: gradient clipping",
-    )  # fmt: skip
+        advice=("clip the gradient instead: grad_clip",),
+        source="S3: gradient clipping",
+    )
 
 
 def loss_scale(bench: Bench, *, factor: float) -> Finding | None:
@@ -302,11 +339,13 @@ def loss_scale(bench: Bench, *, factor: float) -> Finding | None:
     if max(ratios) < factor:
         return Finding("ok", "the step does not depend on the size of the batch", {"ratio": max(ratios)})
     return Finding(
-        "warn", f"twice the batch gives {max(ratios):.3g} times the loss or gradient: the step follows a sum over the batch",
+        "warn",
+        f"twice the batch gives {max(ratios):.3g} times the loss or gradient: the step follows a sum over the batch",
         {"loss": [loss, loss_twice], "gradient": [gradient, gradient_twice]},
         cause="a sum where a mean was meant, so that the learning rate depends on the batch size",
-        advice=("divide by the number of samples",), source="S2: the first loss is ln(classes) whatever the batch size",
-    )  # fmt: skip
+        advice=("divide by the number of samples",),
+        source="S2: the first loss is ln(classes) whatever the batch size",
+    )
 
 
 def update_ratio(bench: Bench, *, reach: float) -> Finding | None:
@@ -321,8 +360,11 @@ def update_ratio(bench: Bench, *, reach: float) -> Finding | None:
     if found >= reach:
         return Finding("ok", f"an update moves the weights by {trial.travelled:.2g} of their size", evidence)
     return Finding(
-        "warn", f"in all {updates} updates together the weights can move by {found:.2g} of their size", evidence,
+        "warn",
+        f"in all {updates} updates together the weights can move by {found:.2g} of their size",
+        evidence,
         cause="a learning rate that is too low, a gradient clipped to almost nothing, or too few updates",
-        advice=("raise the learning rate", "look at grad_clip"), source="Karpathy, CS231n: about 1e-3 an update is healthy",
+        advice=("raise the learning rate", "look at grad_clip"),
+        source="Karpathy, CS231n: about 1e-3 an update is healthy",
         symptom=True,
-    )  # fmt: skip
+    )

@@ -88,6 +88,13 @@ def made_anew(bench: Bench, batches: list[Batch]) -> list[Batch]:
     draws = torch.Generator().manual_seed(0)
     classes = bench.spec.task == "classification"
     return [
-        (x, (torch.randint(bench.spec.outputs, y.shape, generator=draws) if classes else torch.randn(y.shape, generator=draws)).to(y))
+        (
+            x,
+            (
+                torch.randint(bench.spec.outputs, y.shape, generator=draws)
+                if classes
+                else torch.randn(y.shape, generator=draws)
+            ).to(y),
+        )
         for x, y in batches
-    ]  # fmt: skip
+    ]
