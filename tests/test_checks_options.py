@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import composed
 from test_checks_data_options import MOVED as AUDIT
+from test_checks_probes import MOVED as PROBES
 from test_options import is_test
 
 from plumbline.config import FAMILIES
@@ -20,7 +21,6 @@ KEYS = [
 
 # family.check.key -> the test that gives it another value and shows the finding change, as file::name
 PROVEN = {
-    "init.loss.within": "test_checks_options.py::test_a_wider_band_takes_a_larger_first_loss",
     **dict.fromkeys(
         (
             "curve.unbounded.times",
@@ -76,6 +76,10 @@ PROVEN = {
         "test_checks_result.py::test_another_threshold_gives_another_finding",
     ),
 } | {
+    f"{name}.{key}": "test_checks_probes.py::test_another_threshold_moves_the_finding"
+    for name, *_, thresholds, _ in PROBES
+    for key in thresholds
+} | {
     f"data.{key}": "test_checks_data_options.py::test_another_value_of_a_threshold_makes_another_finding"
     for key in AUDIT
 } | {
@@ -110,13 +114,3 @@ def test_every_threshold_stands_with_its_reason() -> None:
         if re.match(r" {4}(?!_target_)\w+: \S", line) and "#" not in line
     ]
     assert bare == []
-
-
-def test_a_wider_band_takes_a_larger_first_loss(run) -> None:
-    from test_checks import BAD, SHORT, ids
-
-    for within, expected in ((1.5, ["init.loss"]), (1e9, [])):
-        from conftest import noted
-
-        _, folder = run(*SHORT, *BAD, f"checks.init.loss.within={within}", "epochs=0", folder=str(within))
-        assert [name for name in ids(noted(folder), "warn") if name == "init.loss"] == expected

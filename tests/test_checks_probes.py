@@ -1,0 +1,208 @@
+"""Probes: each fault is named by its check, honest programs are left in peace, each threshold moves its finding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import composed
+from omegaconf import OmegaConf
+
+from plumbline.checks.bench import Bench
+from plumbline.checks.core import ALARMS, Finding, configured, ranked, untouched
+from plumbline.config import build
+
+
+def bench(*words: str, **parts: dict[str, Any]) -> Bench:
+    """A bench for a command line, with components of one's own in place of some of its."""
+    cfg = composed("data.subset=400", *words)
+    OmegaConf.set_struct(cfg, False)
+    for name, node in parts.items():
+        cfg[name] = {"ruined": node} if name == "augment" else node
+    return Bench(cfg, build(cfg.data)(), torch.device("cpu"))
+
+
+def net(fault: str, norm: bool = True, drop: float = 0.2, hidden: tuple[int, ...] = (64, 32)) -> dict[str, Any]:
+    return {"model": {"_target_": "programs.Net", "fault": fault, "norm": norm, "drop": drop, "hidden": list(hidden)}}
+
+
+def loss(fault: str) -> dict[str, Any]:
+    return {"loss": {"_target_": "programs.OwnLoss", "fault": fault}}
+
+
+def step(fault: str) -> dict[str, Any]:
+    return {"step": {"_target_": "programs.own_step", "fault": fault}}
+
+
+def own(group: str, name: str, **keys: Any) -> dict[str, Any]:
+    return {group: {"_target_": f"programs.{name}", **keys}}
+
+
+def ask(subject: Bench, name: str, **thresholds: Any) -> Finding | None:
+    family, _, check = name.partition(".")
+    node = composed("checks=full").checks[family][check] | thresholds
+    with untouched():
+        return build(OmegaConf.create(node))(subject)
+
+
+def alarms(subject: Bench) -> list[dict[str, Any]]:
+    """What the quick probes find wrong, headline first."""
+    found = []
+    for name, node in configured(subject.cfg.checks, "probes"):
+        with untouched():
+            finding = build(node)(subject)
+        if finding is not None and finding.severity in ALARMS:
+            found.append({"id": name, **vars(finding)})
+    return ranked(found)
+
+
+SGD = ("optimiser=sgd",)
+TABLE = ("data=diabetes", "data.subset=null")
+FAULTS: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [  # the headline, the command line, what is of one's own
+    ("init.outputs_are_probabilities", (), net("softmax")),
+    ("init.outputs_are_probabilities", (), net("softmax_over_batch")),
+    ("init.output_activation", (), net("relu")),
+    ("init.output_activation", (), net("tanh")),
+    ("init.output_activation", TABLE, net("relu")),
+    ("init.output_activation", TABLE, net("tanh")),
+    ("init.batch_mixing", (), net("reshaped")),
+    ("init.batch_mixing", (), net("normalised_over_batch")),
+    ("init.nondeterministic", (), net("always_dropping")),
+    ("init.detached", (), net("detached")),
+    ("init.symmetric", (), net("zeros")),
+    ("init.symmetric", TABLE, net("equal", norm=False, drop=0.0)),
+    ("init.dead_units", (), net("dead")),
+    ("init.saturated", (), net("tanh_between", norm=False)),
+    ("init.linear", (), net("linear")),
+    ("init.gradient_ratio", (), net("deep_sigmoid", norm=False, drop=0.0, hidden=(64,) * 7)),
+    ("init.activation_scale", (), net("normal", norm=False)),
+    ("init.loss", (), net("normal")),
+    ("init.constant_output", (), net("blind")),
+    ("init.dropout_too_high", (), net("none", drop=0.95)),
+    ("init.frozen", (), net("frozen")),
+    ("init.batch_norm_too_small", ("batch_size=2",), net("none")),
+    ("init.shape_broadcast", TABLE, loss("broadcast")),
+    ("init.loss_scale", (), loss("sum")),
+    ("step.targets_paired", TABLE, step("broadcast")),
+    ("step.no_update", (), step("cleared_late")),
+    ("step.no_update", (), step("never_stepped")),
+    ("step.batches_ignored", (), step("own_batch")),
+    ("step.batches_ignored", (), step("part_of_batch")),
+    ("step.ascent", (), step("uphill")),
+    ("step.ascent", (), loss("upside_down")),
+    ("step.ascent", TABLE, step("uphill")),
+    ("step.grad_accumulates", (), step("never_cleared")),
+    ("step.grad_accumulates", TABLE, step("never_cleared")),
+    ("step.params_not_optimised", (), net("none") | step("head_only")),
+    ("step.params_not_optimised", (), net("none") | own("optimiser", "head_only", lr=0.001)),
+    ("step.params_without_gradient", (), net("none") | step("half_detached")),
+    ("step.train_mode", (), net("none") | step("evaluating")),
+    ("step.train_mode", (), net("none") | step("left_evaluating")),
+    ("step.task_loss", (), loss("squares")),
+    ("step.task_loss", ("loss=mse",), {}),
+    ("step.loss_scale", (), step("sum")),
+    ("step.loss_clipped", (), step("clipped_loss")),
+    ("schedule.collapses", (), own("schedule", "per_batch")),
+    ("schedule.warm_up", (), own("schedule", "endless")),
+    ("augment.destroys", (), own("augment", "ruined", fault="permuted")),
+    ("augment.destroys", (), own("augment", "ruined", fault="noise")),
+    ("augment.destroys", (), own("augment", "ruined", fault="scaled")),
+    ("augment.destroys", ("regulariser=[input_noise]", "regulariser.input_noise.std=20"), {}),
+    ("reg.ratio", ("regulariser=[l2]", "regulariser.l2.kernel=1"), {}),
+    ("reg.ratio", ("optimiser=adam", "optimiser.weight_decay=1", "optimiser.decoupled=false"), {}),
+    ("reg.ratio", (*SGD, "optimiser.weight_decay=1"), {}),
+    ("reg.ratio", ("optimiser.weight_decay=100",), {}),
+    ("lr.clip", ("grad_clip=1e-4",), {}),
+    ("lr.clip", (), step("clipped")),
+    ("lr.range", ("optimiser.lr=1",), {}),
+    ("lr.range", (*SGD, "optimiser.lr=10", "optimiser.momentum=0.9"), {}),
+    ("lr.range", ("optimiser.lr=1e-7",), {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words", "parts"), FAULTS)
+def test_a_fault_is_named_in_the_headline(name: str, words: tuple[str, ...], parts: dict[str, Any]) -> None:
+    found = alarms(bench(*words, **parts))
+    assert [item["id"] for item in found][:1] == [name], [(item["id"], item["message"]) for item in found]
+
+
+HONEST: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    ((), {}), (SGD, {}), (("model.activation=sigmoid",), {}), (("model.norm=batch", "batch_size=8"), {}),
+    (("model=linear",), {}), (("model=cnn", "augment=[shift,rotate]", "regulariser=[cutmix]"), {}),
+    (("regulariser=[label_smoothing,dropout]",), {}), (("regulariser=[spectral_norm]",), {}),
+    (("schedule=one_cycle", "accumulate=3"), {}), (("init=he", "init.head_std=0"), {}), (("precision=bf16", "ema=0.9"), {}),
+    (("grad_clip=1",), {}), (("loss=binary_cross_entropy",), {}), (TABLE, {}), ((*TABLE, "loss=huber", "model.norm=layer"), {}),
+    ((*TABLE, "model=linear", "regulariser=[mixup]"), {}), (("data=iris", "data.subset=null", "model=linear"), {}),
+    ((), net("none", drop=0.5)), ((), net("log_softmax")), ((), net("clip_wide")), ((), net("zero_head")), ((), net("unused")),
+    ((), net("frozen_elsewhere", norm=False)), ((), net("softmax") | loss("of_probabilities")), ((), loss("hinge")),
+    (TABLE, loss("quantile")), ((), net("none") | step("cleared_at_the_end")), ((), own("step", "sharpness_aware", radius=0.05)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "parts"), HONEST)
+def test_an_honest_program_is_left_in_peace(words: tuple[str, ...], parts: dict[str, Any]) -> None:
+    assert [(item["id"], item["message"]) for item in alarms(bench(*words, **parts))] == []
+
+
+def severity(finding: Finding | None) -> str:
+    return "none" if finding is None else finding.severity
+
+
+MOVED: list[tuple[str, tuple[str, ...], dict[str, Any], str, dict[str, Any], str]] = [
+    # check, command line, components, as configured, another value, and then
+    ("schedule.collapses", (), own("schedule", "per_batch"), "fail", {"share": 1e-30}, "ok"),
+    ("schedule.collapses", (), own("schedule", "per_batch"), "fail", {"before": 0.05}, "ok"),
+    ("schedule.warm_up", (), own("schedule", "endless"), "warn", {"by": 0.95}, "ok"),
+    ("schedule.warm_up", (), own("schedule", "endless"), "warn", {"share": 0.2}, "ok"),
+    ("init.shape_broadcast", (), {}, "ok", {"share": 100.0}, "fail"),
+    ("init.batch_mixing", (), net("reshaped"), "fail", {"share": 1e9}, "ok"),
+    ("init.loss_scale", (), loss("sum"), "warn", {"factor": 3.0}, "ok"),
+    ("init.output_activation", (), net("clip_wide"), "ok", {"floor": 0.0}, "fail"),
+    ("init.output_activation", TABLE, net("relu"), "fail", {"beyond": 0.99}, "ok"),
+    ("init.dead_units", (), {}, "ok", {"share": 0.0}, "warn"),
+    ("init.saturated", (), net("tanh_between", norm=False), "warn", {"share": 1.01}, "ok"),
+    ("init.nondeterministic", (), net("always_dropping"), "warn", {"share": 1e9}, "ok"),
+    ("init.linear", (), {}, "ok", {"share": 1e9}, "warn"),
+    ("init.dropout_too_high", ("regulariser=[dropout]", "regulariser.dropout.rate=0.5"), {}, "ok", {"rate": 0.3}, "warn"),
+    ("init.batch_norm_too_small", ("model.norm=batch", "batch_size=16"), {}, "none", {"least": 32}, "warn"),
+    ("init.gradient_ratio", (), {}, "ok", {"ratio": 1.01}, "warn"),
+    ("init.activation_scale", (), {}, "ok", {"low": 10.0}, "warn"),
+    ("init.activation_scale", (), {}, "ok", {"high": 0.01}, "warn"),
+    ("init.constant_output", (), {}, "ok", {"share": 100.0}, "fail"),
+    ("init.loss", (), net("normal"), "warn", {"within": 1e9}, "ok"),
+    ("step.targets_paired", (), {}, "ok", {"share": 100.0}, "fail"),
+    ("step.ascent", (), {}, "ok", {"rise": -1.0}, "fail"),
+    ("step.ascent", (), step("uphill"), "fail", {"updates": 0}, "ok"),
+    ("step.ascent", (), step("uphill"), "fail", {"movement": 1e-9}, "ok"),
+    ("step.grad_accumulates", (), step("never_cleared"), "fail", {"growth": 9.0}, "ok"),
+    ("step.task_loss", (), {}, "ok", {"close": 100.0}, "warn"),
+    ("step.loss_scale", (), step("sum"), "warn", {"factor": 3.0}, "ok"),
+    ("step.loss_clipped", (), step("clipped_loss"), "warn", {"factor": 1.0}, "ok"),
+    ("step.update_ratio", (), {}, "ok", {"reach": 1e9}, "warn"),
+    ("augment.destroys", ("augment=[shift]",), {}, "ok", {"share": 1.1}, "warn"),
+    ("augment.destroys", ("augment=[shift]",), {}, "ok", {"samples": 20}, "none"),
+    ("augment.destroys", ("augment=[shift]",), {}, "ok", {"neighbours": 320}, "none"),
+    ("reg.ratio", (), {}, "ok", {"most": 0.0}, "warn"),
+    ("lr.clip", ("grad_clip=0.1",), {}, "ok", {"share": 100.0}, "warn"),
+    ("lr.clip", (), {}, "info", {"updates": 3}, "none"),
+    ("lr.range", ("optimiser.lr=1",), {}, "warn", {"above": 1e9, "back": 1e9}, "ok"),
+    ("lr.range", ("optimiser.lr=1e-7",), {}, "warn", {"below": 1e9}, "ok"),
+    ("lr.range", (), {}, "ok", {"fall": 1.0}, "info"),
+    ("lr.range", (), {}, "ok", {"high": 1e-6}, "info"),
+    ("lr.ladder", ("optimiser.lr=10",), {}, "warn", {"above": 1e9}, "ok"),
+    ("overfit.batch", (), {}, "ok", {"updates": 2, "rates": []}, "warn"),
+    ("overfit.batch", (), {}, "ok", {"enough": 1.1, "updates": 5}, "warn"),
+    ("overfit.batch", ("optimiser.lr=1e-6",), {}, "warn", {"rates": [1000.0]}, "info"),
+    ("overfit.batch", (), step("cleared_late"), "warn", {"seconds": 1e-6}, "info"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words", "parts", "before", "thresholds", "after"), MOVED)
+def test_another_threshold_moves_the_finding(
+    name: str, words: tuple[str, ...], parts: dict[str, Any], before: str, thresholds: dict[str, Any], after: str
+) -> None:
+    quick = {"seeds": 1, "updates": 60} if name == "lr.range" else {"updates": 200} if name == "overfit.batch" else {}
+    subject = bench(*words, **parts)
+    assert severity(ask(subject, name, **quick)) == before
+    assert severity(ask(subject, name, **quick | thresholds)) == after
