@@ -6,6 +6,7 @@ import pytest
 from conftest import composed
 from test_checks_data_options import MOVED as AUDIT
 from test_checks_probes import MOVED as PROBES
+from test_checks_probes import SETTINGS
 from test_options import is_test
 
 from plumbline.config import FAMILIES
@@ -79,6 +80,10 @@ PROVEN = {
     f"{name}.{key}": "test_checks_probes.py::test_another_threshold_moves_the_finding"
     for name, *_, thresholds, _ in PROBES
     for key in thresholds
+} | {
+    f"{name}.{key}": "test_checks_probes.py::test_another_setting_makes_another_measurement"
+    for name, setting, _, _ in SETTINGS
+    for key in setting
 } | {
     f"data.{key}": "test_checks_data_options.py::test_another_value_of_a_threshold_makes_another_finding"
     for key in AUDIT

@@ -206,3 +206,32 @@ def test_another_threshold_moves_the_finding(
     subject = bench(*words, **parts)
     assert severity(ask(subject, name, **quick)) == before
     assert severity(ask(subject, name, **quick | thresholds)) == after
+
+
+def swept(finding: Finding) -> tuple[int, int, float]:
+    curves = finding.evidence["curves"]
+    return len(curves), len(curves[0][0]), curves[0][0][0]
+
+
+SETTINGS: list[tuple[str, dict[str, Any], dict[str, Any], Any]] = [
+    # check, a setting, another, what of the finding shows the difference
+    ("lr.range", {"updates": 60}, {"updates": 30}, swept),
+    ("lr.range", {"low": 1e-7}, {"low": 1e-5}, swept),
+    ("lr.range", {"seeds": 1}, {"seeds": 2}, swept),
+    ("lr.range", {"seconds": 60.0}, {"seconds": 1e-6}, swept),
+    ("lr.ladder", {"low": 1e-6}, {"low": 1e-3}, lambda finding: list(finding.evidence["losses"])),
+    ("lr.ladder", {"high": 10.0}, {"high": 0.1}, lambda finding: list(finding.evidence["losses"])),
+    ("lr.ladder", {"updates": 10}, {"updates": 20}, lambda finding: list(finding.evidence["losses"].values())),
+    ("lr.ladder", {"seconds": 60.0}, {"seconds": 1e-6}, lambda finding: list(finding.evidence["losses"].values())),
+    ("overfit.batch", {"samples": 32}, {"samples": 8}, lambda finding: finding.evidence["samples"]),
+]
+
+
+@pytest.mark.parametrize(("name", "one", "other", "look"), SETTINGS)
+def test_another_setting_makes_another_measurement(
+    name: str, one: dict[str, Any], other: dict[str, Any], look: Any
+) -> None:
+    quick = {"seeds": 1, "updates": 60} if name == "lr.range" else {"updates": 20} if name == "lr.ladder" else {}
+    results = [look(ask(bench(), name, **quick | setting)) for setting in (one, one, other)]
+    assert results[0] == results[1]
+    assert results[0] != results[2]
