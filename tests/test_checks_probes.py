@@ -41,7 +41,7 @@ def own(group: str, name: str, **keys: Any) -> dict[str, Any]:
 
 def ask(subject: Bench, name: str, **thresholds: Any) -> Finding | None:
     family, _, check = name.partition(".")
-    node = composed("checks=full").checks[family][check] | thresholds
+    node = OmegaConf.to_container(composed("checks=full").checks[family][check]) | thresholds
     with untouched():
         return build(OmegaConf.create(node))(subject)
 
