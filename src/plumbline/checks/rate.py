@@ -81,10 +81,15 @@ def sweep(bench: Bench, seed: int, updates: int, low: float, high: float, second
         if number >= 3 and each * left > max(seconds - spent, 0):  # too slow: fewer, larger steps for the rest
             growth = (high / rate) ** (1 / min(left, max((seconds - spent) / each, updates / 4 - number, 4)))
         rate *= growth
-    still = [loss for loss, r in zip(raw, made.rates, strict=False) if r <= low * (high / low) ** (1 / 3)]
+    still = [loss for loss, r in zip(raw, made.rates, strict=False) if r <= idle(low, high)]
     if len(still) > 1:
         made.start, made.noise = statistics.fmean(still), statistics.stdev(still)
     return made
+
+
+def idle(low: float, high: float) -> float:
+    """The end of a sweep's first third, in log: at such rates nothing changes yet, so what is seen there is noise."""
+    return low * (high / low) ** (1 / 3)
 
 
 def rate_range(
@@ -117,7 +122,8 @@ def rate_range(
         "curves": [[one.rates, one.losses] for one in sweeps],
     }
     advice = (f"optimiser.lr={tidy(suggestion)}", "and a ten times smaller or larger one beside it")
-    if median([one.fall - max(fall * abs(one.start), one.noise) for one in sweeps]) < 0:
+    nothing = median([one.fall - max(fall * abs(one.start), one.noise) for one in sweeps]) < 0
+    if nothing or best <= idle(low, high):  # a lowest loss where the rate still changes nothing is the batch's luck
         return Finding(
             "info",
             f"no clear suggestion for the learning rate: at none from {low:g} to {high:g} does the loss fall by {fall:.0%}",
