@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from plumbline import exits
 from plumbline.checks import curve as reading
-from plumbline.checks import inside
+from plumbline.checks import inside, shape
 from plumbline.checks.core import ALARMS, Finding
 from plumbline.checks.curve import Curve
 from plumbline.config import build
@@ -100,7 +100,7 @@ def test_a_validation_loss_that_rises_is_overfitting(sigma: float) -> None:
         said = found(of(noisy(seed, falling(40, end=0.01), sigma), noisy(seed + 50, rise, sigma)))
         assert said["overfit"].severity == "warn"
         assert 8 <= said["overfit"].evidence["lowest_at"] <= 20
-        assert said["overfit"].advice[0].startswith("regularise first")
+        assert said["overfit"].advice[0].startswith("regularise:")
         assert said["overfit"].advice[-1].startswith("shrink")
 
 
@@ -153,6 +153,12 @@ def test_a_loss_that_never_moves_is_not_learning() -> None:
         assert "not_learning" in alarms(of(flat, flat))
         foreign = found(of(flat, flat, uninformed=None))["not_learning"]
         assert "ln 10" in foreign.message
+
+
+def test_a_loss_that_falls_but_does_not_come_far_is_too_slow() -> None:
+    for seed in SEEDS:
+        said = found(of(noisy(seed, np.linspace(4, 2.6, 20), 0.001), uninformed=2.3))["not_learning"]
+        assert said.message.startswith("too slow") and said.advice[0].startswith("a higher learning rate")
 
 
 def test_a_log_that_begins_after_the_learning_is_in_peace() -> None:
@@ -331,7 +337,7 @@ MOVED = [  # the check, its threshold, another value, a curve of which it then s
 @pytest.mark.parametrize(("name", "key", "value", "curve"), MOVED, ids=[f"{name}.{key}" for name, key, *_ in MOVED])
 def test_another_threshold_gives_another_finding(name: str, key: str, value: float, curve: Curve) -> None:
     usual = OmegaConf.to_container(CHECKS[name])
-    check = getattr(inside if hasattr(inside, name) else reading, name)
+    check = next(getattr(module, name) for module in (inside, shape, reading) if hasattr(module, name))
     usual.pop("_target_")
 
     def severity(**thresholds: float) -> str | None:
