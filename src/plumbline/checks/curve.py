@@ -223,31 +223,28 @@ def overfit(curve: Curve, *, sigmas: float, least: float, grave: float) -> Findi
     at, values = curve.finite("val/loss")
     if not curve.ended or len(values) < 5:
         return None
-    place = int(values.argmin())
-    around = float(np.median(values[max(0, place - 1) : place + 2]))  # not the luckiest value
-    rise = level(values) - around
-    spread = noise(values[place:]) if len(values) - place > 6 else noise(values)
+    width = max(3, len(values) // 8)
+    means = np.convolve(values, np.full(width, 1 / width), "valid")  # not the luckiest value, but the lowest stretch
+    begin, place = int(means.argmin()), int(values.argmin())
+    around, rise = float(means[begin]), float(means[-1] - means.min())
+    spread = noise(values[begin:] if len(values) - begin > 8 else values) * (2 / width) ** 0.5  # of the difference
     evidence = {
         "lowest": values[place],
         "lowest_at": whole(at[place]),
-        "last": level(values),
+        "last": means[-1],
         "rise": rise,
         "noise": spread,
     }
-    steady = np.mean(np.diff(values[place:]) > 0) if place < len(values) - 1 else 0
-    if rise <= max(sigmas * spread, least * abs(around)) or len(values) - place < 4 or steady < 0.4:
-        return Finding(
-            "ok",
-            f"the validation loss does not rise again: lowest {values[place]:.4g}, last {values[-1]:.4g}",
-            evidence,
-        )
-    if curve.main != "val/loss" and level(curve.finite(curve.main)[1]) > level(values):
+    if rise <= max(sigmas * spread, least * abs(around)) or len(means) - begin <= width:  # two stretches, not one
+        said = f"the validation loss does not rise again: lowest {values[place]:.4g}, last {values[-1]:.4g}"
+        return Finding("ok", said, evidence)
+    if curve.main != "val/loss" and level(curve.finite(curve.main)[1]) > means[-1]:
         return None  # training rises with it: that is no overfitting
     lost = rise / max(curve.reference - around, abs(around), 1e-12)
     return Finding(
         "warn" if lost > grave else "info",
         f"{'over-fitting' if lost > grave else 'mild over-fitting'}: the validation loss rises from {values[place]:.4g} at "
-        f"{curve.unit} {at[place]:g} to {level(values):.4g} at the end",
+        f"{curve.unit} {at[place]:g} to {means[-1]:.4g} at the end",
         evidence | {"lost": lost},
         cause="the network goes on to fit what is particular to the training samples",
         advice=(
