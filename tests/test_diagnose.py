@@ -153,7 +153,7 @@ def test_the_headline_stands_first_and_no_line_is_wider_than_the_terminal(tmp_pa
     assert done.returncode == exits.DONE, done.stderr
     assert [line.split() for line in said[1:4]] == [["train", "loss"], ["val", "val_loss"], ["metric", "val_accuracy"]]
     assert said[5].startswith("WARN  curve.overfit: over-fitting: the validation loss rises from ")
-    assert "1. regularise first" in done.stdout
+    assert "1. regularise:" in done.stdout
     assert max(map(len, said[1:])) <= 80
 
 

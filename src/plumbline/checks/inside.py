@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from plumbline.checks.core import Finding
-from plumbline.checks.curve import SLOWER, Curve, level
+from plumbline.checks.curve import SLOWER, Curve, level, whole
 
 
 def lr_collapsed(curve: Curve, *, below: float, before: float) -> Finding | None:
@@ -23,7 +23,7 @@ def lr_collapsed(curve: Curve, *, below: float, before: float) -> Finding | None
     return Finding(
         "warn", f"the learning rate is down to {rates[low[0]]:.2g} by {curve.unit} {at[low[0]]:g} of {at[-1]:g}, "
         f"from {rates[peak]:.3g}",
-        evidence | {"at": at[low[0]]},
+        evidence | {"at": whole(at[low[0]])},
         cause="the schedule counts steps where it should count epochs, or was written for a shorter run",
         advice=("draw the schedule over the whole run", "let it end where the training ends",
                 "step an epoch schedule once an epoch"),
@@ -100,7 +100,7 @@ def exploding(curve: Curve, *, times: float, learned_less: float) -> Finding | N
         return None
     third = len(norms) // 3
     early, late = float(np.median(norms[:third])), float(np.median(norms[-third:]))
-    evidence = {"early": early, "late": late, "largest": norms.max(), "largest_at": at[norms.argmax()]}
+    evidence = {"early": early, "late": late, "largest": norms.max(), "largest_at": whole(at[norms.argmax()])}
     if late <= times * max(early, 1e-12) or learned(curve) > learned_less:
         return Finding("ok", f"the gradient does not explode: norm {early:.2g} early, {late:.2g} late", evidence)
     return Finding(
