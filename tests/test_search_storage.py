@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -117,12 +119,13 @@ def test_the_lock_of_a_journal_mends_it(tmp_path: Path) -> None:
 
 # --- databases -------------------------------------------------------------------------------------------------------
 
-SECRET = "s3cret-w0rd"
+SECRET = secrets.token_hex(8)
 
 
 @pytest.mark.parametrize(
     "url",
     [f"postgresql://me:{SECRET}@host/db", f"postgresql+psycopg://me@host/db?password={SECRET}", f"nonsense {SECRET}"],
+    ids=["in its place", "in the query", "no URL"],
 )
 def test_an_url_is_shown_without_its_password(url: str) -> None:
     assert SECRET not in shown(url)
@@ -139,13 +142,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory):
     as_user = []
     if os.getuid() == 0:  # the server refuses to be run by root
         as_user = ["runuser", "-u", "postgres", "--"]
-        folder = Path(
-            subprocess.run(
-                [*as_user, "mktemp", "-d"], capture_output=True, text=True, check=True, cwd="/"
-            ).stdout.strip()
-        )
-    import socket
-
+        made = subprocess.run([*as_user, "mktemp", "-d"], capture_output=True, text=True, check=True, cwd="/")
+        folder = Path(made.stdout.strip())
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
