@@ -187,7 +187,7 @@ from plumbline.search.study import Study
 from plumbline.search.worker import Asked, Outcome, Worker
 
 class Trivial(Worker):
-    def run(self, trial, seed, directory):
+    def run(self, trial, seed, directory, judge):
         from plumbline.search.trial import draw
         draw(self.study, self.opened, trial._trial_id, trial.number)
         directory.mkdir()  # raises where a folder would be used twice
@@ -244,3 +244,25 @@ def test_eight_racing_workers_do_exactly_the_trials_there_are(search, tmp_path: 
     assert len(list(study.glob("[0-9]*"))) == 200
     print(f"{200 / seconds:.0f} trials/s")
     assert 200 / seconds > 10  # 25 and more where nothing else is at work
+
+
+def test_a_trials_process_has_a_name_of_its_own_in_the_journal(tmp_path: Path) -> None:
+    """With its worker's, what the one did wrong would be raised in the other."""
+    import optuna
+
+    from plumbline.search.storage import open_storage
+    from plumbline.search.trial import of_its_own
+
+    study = optuna.create_study(study_name="s", storage=open_storage(tmp_path, None))
+    trial = study.ask()
+    study.tell(trial, 1.0)
+    child = os.fork()
+    if child == 0:
+        of_its_own(study)
+        try:
+            study._storage.set_trial_intermediate_value(trial._trial_id, 1, 0.5)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert study.trials[0].value == 1.0  # and is not raised here

@@ -57,7 +57,7 @@ def confirm(worker: Worker) -> None:
                 fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # another worker has it
-            worker.run(best[0], FRESH + k, directory)
+            worker.run(best[0], FRESH + k, directory, None)
         if worker.asked.status is not None:
             return
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,7 @@ def process(
         for number_ in (1, 2):
             os.dup2(output, number_)
         sys.stdout, sys.stderr = (open(n, "w", buffering=1, encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
+        of_its_own(opened)
         status = _run(study, opened, trial_id, number, seed, directory, judge)
     except BaseException:
         traceback.print_exc()
@@ -119,6 +121,13 @@ def process(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def of_its_own(opened: optuna.Study) -> None:
+    """Give this process its own name in the journal: it tells by the name whose mistakes to raise, and forks share it."""
+    storage = opened._storage
+    if hasattr(storage, "_worker_id_prefix"):
+        storage._worker_id_prefix = storage._replay_result._worker_id_prefix = f"{uuid.uuid4()}-"
 
 
 def _run(study: Study, opened: optuna.Study, trial_id: int, number: int, seed: int, directory: Path, judge: Any) -> int:

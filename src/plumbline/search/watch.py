@@ -175,7 +175,7 @@ def closing(view: View) -> list[str]:
         words.append(view.line(trial))
     for name in ("best.yaml", "trials.csv", "report.html"):
         if (study.folder / name).exists():
-            words.append(f"{name.partition('.')[0]}: {_here(study.folder / name)}")
+            words.append(f"{name}: {_here(study.folder / name)}")
     return words
 
 

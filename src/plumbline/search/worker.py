@@ -23,6 +23,7 @@ from plumbline.search.study import CODE, FILE, Study, find
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.pruners import BasePruner
     from optuna.trial import FrozenTrial
 
 WORDS = {"study": "", "outputs": "outputs", "workers": "1", "until": ""}
@@ -319,7 +320,7 @@ class Worker:
         values: list[list[float]] = []
         for seed in range(seeds):
             directory = self.directory(trial.number, seed)
-            outcome = self.run(trial, seed, directory)
+            outcome = self.run(trial, seed, directory, self.pruner if seeds == 1 else None)
             if outcome.status == "left":
                 return self.give_back(trial)
             if outcome.status == "died":
@@ -335,14 +336,13 @@ class Worker:
         folder = self.study.trial(number)
         return folder if self.study.search["seeds"] == 1 else folder / f"seed-{seed}"
 
-    def run(self, trial: FrozenTrial, seed: int, directory: Path) -> Outcome:
+    def run(self, trial: FrozenTrial, seed: int, directory: Path, judge: BasePruner | None) -> Outcome:
         """One run of a trial, in a process of its own; or the end of one that ended before its worker could tell."""
         from plumbline.search.trial import process
 
         ended = outcome(directory)
         if ended is not None:
             return ended
-        judge = self.pruner if self.study.search["seeds"] == 1 else None
         child = self.asked.fork()
         if child == 0:
             process(self.study, self.opened, trial._trial_id, trial.number, seed, directory, judge)
