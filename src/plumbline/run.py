@@ -73,7 +73,19 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
         with console, Trackers(cfg, record, console) as trackers:
             options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
             epochs = fit(training, state, data.train, step, schedule, **options)
-            follow(epochs, state, scoring, record, checks, trackers, console, signals, judge, cfg.save_minutes, cfg.patience)
+            follow(
+                epochs,
+                state,
+                scoring,
+                record,
+                checks,
+                trackers,
+                console,
+                signals,
+                judge,
+                cfg.save_minutes,
+                cfg.patience,
+            )
 
             load_best(state.network, directory / "best.pt")
             outputs, losses, targets = scoring.outputs(state.network, data.val)

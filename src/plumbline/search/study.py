@@ -204,6 +204,8 @@ def asked(
     run_words = [word for word in overrides if word.lstrip("+~").partition("=")[0].partition(".")[0] not in STUDY]
     with hydra_at(folders) as loader:
         space, fixed = parse(run_words, OmegaConf.to_container(cfg.space, resolve=True), loader)
+    if known.get("checks") == "quick" and not any(word.lstrip("+~").startswith("checks") for word in run_words):
+        fixed.append("checks=off")  # they take longer than small trials, and a study compares; who names them has them
     if kind != "grid" and not space.parameters:
         raise ConfigError(
             f"search={kind}: there is nothing to search; say for example 'optimiser.lr=tag(log,interval(1e-4,1e-1))' or space=…"
