@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
 import io
@@ -47,19 +48,21 @@ def confirmations(study: Study) -> list[Path]:
     return [study.folder / CONFIRM / f"seed-{k}" for k in range(study.search["confirm"])]
 
 
-def confirm(worker: Worker) -> None:
-    """Run the best trial's point with fresh seeds, each in a folder of its own."""
-    best = best_trials(worker.opened)
+def confirm(worker: Worker) -> bool:
+    """Run the best trial's point with fresh seeds, each in a folder of its own; whether no other worker is at it still."""
+    best, alone = best_trials(worker.opened), True
     for k, directory in enumerate(confirmations(worker.study) if best else []):
         directory.mkdir(parents=True, exist_ok=True)
         with open(directory / ".taken", "w") as claim:
             try:
                 fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                continue  # another worker has it
+                alone = False  # another worker has it
+                continue
             worker.run(best[0], FRESH + k, directory, None)
         if worker.asked.status is not None:
-            return
+            break
+    return alone
 
 
 def unconfirmed(study: Study) -> int:
@@ -79,6 +82,12 @@ def confirmed(study: Study) -> list[float]:
 
 def finish(study: Study, opened: optuna.Study) -> None:
     """Write what a study leaves: trials.csv, best.yaml, report.html; from the storage and the folders alone."""
+    with open(study.folder / ".finishing", "w") as claim, contextlib.suppress(BlockingIOError):
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of workers that are done at one moment, one does it
+        _finish(study, opened)
+
+
+def _finish(study: Study, opened: optuna.Study) -> None:
     from plumbline.record import write_text
     from plumbline.report.page import write_report
     from plumbline.search.postmortem import write_postmortem

@@ -34,8 +34,12 @@ class Presence:
         self.folder.mkdir(exist_ok=True)
         self.name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(2)}"
         self.file = open(self.folder / self.name, "w")  # noqa: SIM115 - open, and locked, as long as the worker
-        fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.file.write(json.dumps({"machine": machine(), "host": platform.node(), "pid": os.getpid(), "task": task()}))
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            here: str | None = machine()
+        except OSError:  # a disk without locks: signs of life are all there is
+            here = None
+        self.file.write(json.dumps({"locked_on": here, "host": platform.node(), "pid": os.getpid(), "task": task()}))
         self.file.flush()
         self.touched = time.monotonic()
         for other in self.folder.iterdir():  # this very task, before it was requeued
@@ -58,7 +62,7 @@ def alive(study: Path, name: str | None) -> bool:
     path = study / FOLDER / (name or "nobody")
     try:
         with open(path) as file:
-            if _read(path).get("machine") == machine():
+            if _read(path).get("locked_on") == machine():
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look do not see one another
                 return False
             return _now(study) - os.fstat(file.fileno()).st_mtime < STALE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -67,6 +68,9 @@ def check_storage(wanted: Study) -> None:
 def opened(wanted: Study) -> tuple[Study, bool]:
     """The study to go on with, as it is asked for now, and whether that widens it. Raises ConfigError on another one."""
     if not (wanted.folder / FILE).exists():
+        ours = (CODE, presence.FOLDER, LOG)  # of a start that was killed in its first moment
+        if wanted.folder.is_dir() and any(p.name not in ours and p.name[0] != "." for p in wanted.folder.iterdir()):
+            raise ConfigError(f"study={wanted.name}: {wanted.folder} holds something else; say another study=…")
         return wanted, False
     there = Study.read(wanted.folder)
     other, wider = difference(there, wanted)
@@ -138,7 +142,7 @@ def ended(study: Study) -> int | None:
     """If nothing is left to do: say so, with the best, and return the exit status."""
     if not (study.folder / FILE).exists():
         return None
-    from plumbline.search.finish import unconfirmed
+    from plumbline.search.finish import finish, unconfirmed
     from plumbline.search.watch import View, closing
 
     try:
@@ -149,6 +153,8 @@ def ended(study: Study) -> int | None:
         raise
     if not view.done or unconfirmed(study):
         return None
+    if not (study.folder / "report.html").exists():  # its last worker was killed before its last words
+        finish(study, view.opened)
     print(f"study {study.name} is done; search.n_trials=… asks for more")
     print("\n".join(closing(view)))
     return exits.DONE
@@ -213,8 +219,9 @@ class Passed:
             self.status is not None,
             exits.BY_HAND if number == signal.SIGINT else exits.TO_BE_CONTINUED,
         )
-        if number == signal.SIGINT and not again:
-            print("\nthe workers save and leave; press again to leave at once", flush=True)
+        if number == signal.SIGINT and not again and self.process is not None:
+            with contextlib.suppress(OSError, RuntimeError):  # nobody may be listening, or be spoken to right now
+                print("\nthe workers save and leave; press again to leave at once", flush=True)
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
@@ -272,4 +279,7 @@ def forget(study: Study) -> None:
     """Remove the folder of a study that a mistake kept from beginning."""
     import shutil
 
+    from plumbline.train import remove_empty
+
     shutil.rmtree(study.folder, ignore_errors=True)
+    remove_empty(study.folder.parent)

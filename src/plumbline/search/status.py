@@ -1,4 +1,7 @@
-"""`python -m plumbline.search.status study=<name> [--watch]`: how a study is doing, yours or another's; reads only storage."""
+"""`python -m plumbline.search.status study=<name> [--watch] [--report]`: how a study is doing; reads only storage.
+
+--report writes trials.csv, best.yaml and report.html of a study that is not done yet, or again.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ WORDS = {"study": "", "outputs": "outputs"}
 
 
 def main() -> int:
-    words = [word for word in sys.argv[1:] if word != "--watch"]
+    words = [word for word in sys.argv[1:] if word not in ("--watch", "--report")]
     try:
         options = read(words, WORDS)
         study = Study.read(find(options["study"], options["outputs"]))
@@ -34,6 +37,10 @@ def main() -> int:
                 watch.look()
     except KeyboardInterrupt:
         pass  # who watches may leave
+    if "--report" in sys.argv:
+        from plumbline.search.finish import finish
+
+        finish(study, opened)
     print(f"study {study.name}: {study.command}")
     print("\n".join(closing(view)))
     print(f"{workers(study)} workers at it")

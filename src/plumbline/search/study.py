@@ -140,6 +140,14 @@ class Study:
         inside = root is not None and path.is_relative_to(root)
         return self.folder / CODE / path.relative_to(root) if inside else path
 
+    def built(self, path: str, node: dict[str, Any]) -> Any:
+        """A component as study.yaml has it. What is read back may use what conf/train.yaml allows, and no more."""
+        from plumbline.train import CONF
+
+        content = OmegaConf.create(node)
+        check_node(path, content, list(OmegaConf.load(CONF / "train.yaml").allow))
+        return config.build(content)()
+
     def trial(self, number: int) -> Path:
         return self.folder / f"{number:04d}"
 

@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from plumbline import exits, mistakes
 from plumbline.contract import ConfigError
@@ -71,9 +71,7 @@ def _complete(space: Space, params: dict[str, Any]) -> bool:
 
 
 def _make(study: Study) -> samplers.Make:
-    from plumbline import config
-
-    return config.build(OmegaConf.create(study.search["sampler"]))()
+    return study.built("search.sampler", study.search["sampler"])
 
 
 def configuration(study: Study, point: Point, seed: int, directory: Path) -> tuple[DictConfig, list[str]]:

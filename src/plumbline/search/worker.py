@@ -172,16 +172,13 @@ class Worker:
     """Takes one trial after another: each is drawn, run and told by the same few steps wherever the worker is."""
 
     def __init__(self, study: Study, asked: Asked, until: float):
-        from omegaconf import OmegaConf
-
-        from plumbline import config
         from plumbline.search.storage import Lock
 
         self.study, self.asked, self.until = study, asked, until
         self.opened: optuna.Study = study.open()
         self.storage = self.opened._storage
         self.objectives: list[list[str]] = self.opened.user_attrs["objectives"]
-        self.pruner = config.build(OmegaConf.create(study.pruner))()
+        self.pruner = study.built("pruner", study.pruner)
         self.lock = Lock(str(study.folder / "study"))
         self.presence = presence.Presence(study.folder)
         self.read_at = 0.0
@@ -198,8 +195,8 @@ class Worker:
                     self.do(trial)
                 elif not self.others_at_work():
                     if self.finished():
-                        confirm(self)
-                        if self.asked.status is None:
+                        alone = confirm(self)
+                        if alone and self.asked.status is None:
                             finish(self.study, self.opened)
                     break
                 elif presence.task() is not None:
