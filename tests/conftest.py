@@ -85,3 +85,59 @@ def records(directory: Path) -> list[dict]:
     lines = (directory / "metrics.jsonl").read_text().splitlines()
     timing = ("seconds", "samples_per_s")
     return [{key: value for key, value in json.loads(line).items() if key not in timing} for line in lines]
+
+
+TINY = ["data=iris", "epochs=3", "model.hidden=[8]", "threads=1", "bootstrap=2", "save_minutes=0.001"]
+
+
+@pytest.fixture
+def search(train):
+    """`search(*overrides)` is `train -m` with runs that take a tenth of a second; returns the finished process."""
+
+    def command(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return train("-m", *TINY, *overrides, **environment)
+
+    return command
+
+
+def trials(study: Path) -> list[dict[str, str]]:
+    """trials.csv."""
+    import csv
+
+    with open(study / "trials.csv") as file:
+        return list(csv.DictReader(file))
+
+
+LAB = {
+    "lab/step.py": """
+import ctypes, os, signal, time
+from plumbline.loop import supervised
+
+def fault(training, batches, *, kind: str):
+    if training.where.startswith("epoch 2"):
+        if kind == "raise":
+            raise RuntimeError("a mistake of mine")
+        if kind == "segfault":
+            ctypes.string_at(0)
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "nan":
+            training.model.head.weight.data.fill_(float("nan"))
+        if kind == "exit":
+            raise SystemExit(0)
+        if kind == "slow":
+            time.sleep(0.2)
+    return supervised(training, batches)
+""",
+    "lab/conf/step/fault.yaml": "# A step that goes wrong in the second epoch.\n_target_: lab.step.fault\nkind: none\n",
+}
+
+
+@pytest.fixture
+def faulty(search, tmp_path: Path):
+    """`search` with a step of one's own that goes wrong as step.kind says."""
+    for name, text in LAB.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    words = ["--config-dir=lab/conf", "allow=[plumbline,torch.nn,torch.optim,lab]", "step=fault"]
+    return lambda *overrides, **environment: search(*words, *overrides, **environment)

@@ -17,6 +17,7 @@ from plumbline.contract import ConfigError, allowed, check_node, nearest, shown
 
 GROUPS = ("data", "model", "loss", "optimiser", "schedule", "init", "step")  # one option each
 COMBINED = ("regulariser", "augment", "tracker")  # any number of options
+STUDY = ("search", "space", "pruner", "study")  # keys of a study (-m); a run has none of them
 PRESETS = ("checks",)  # one option each, which holds many components
 FAMILIES = {  # phase of a run -> the families of checks that it asks; causes stand before consequences
     "audit": ("data",),
@@ -63,6 +64,9 @@ class Config:
     augment: dict[str, Any] = field(default_factory=dict)
     tracker: dict[str, Any] = field(default_factory=dict)
     checks: Checks = field(default_factory=lambda: Checks())
+    search: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, Any] = field(default_factory=dict)
+    pruner: dict[str, Any] = field(default_factory=dict)
     name: str = MISSING
     question: str = MISSING
     seed: int = MISSING
@@ -84,14 +88,18 @@ class Config:
     train_eval: int = MISSING
     save_minutes: float = MISSING
     bootstrap: int = MISSING
+    report: bool = MISSING
     outputs: str = MISSING
     resume: str | None = MISSING
+    study: str | None = None
     allow: list[str] = MISSING
 
 
 def register() -> None:
     """Tell Hydra the schema and the resolver behind a run's unique folder."""
     ConfigStore.instance().store(name="schema", node=Config)
+    sweeper = {"_target_": "hydra_plugins.plumbline_study.StudySweeper"}
+    ConfigStore.instance().store(group="hydra/sweeper", name="study", node=sweeper)
     OmegaConf.register_new_resolver("unique", _unique, use_cache=True, replace=True)
 
 
@@ -128,7 +136,7 @@ def check_values(cfg: DictConfig) -> None:
             others = nearest(key, known) or f"; a run has: {', '.join(known)}"
             raise ConfigError(f"{key}={shown(cfg[key])}: there is no such key{others}")
     for key in known:
-        if key not in cfg or OmegaConf.is_missing(cfg, key):
+        if key not in STUDY and (key not in cfg or OmegaConf.is_missing(cfg, key)):
             raise ConfigError(f"{key}: has no value; give one on the command line ({key}=…) or in conf/train.yaml")
     for key, least in LEAST.items():
         if cfg[key] is not None and not least <= cfg[key] < 2**63:

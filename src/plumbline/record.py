@@ -71,7 +71,7 @@ class Record:
     """A run's folder, opened for a run that starts or goes on. `note(...)` adds to run.json, atomically."""
 
     def __init__(self, directory: Path, cfg: DictConfig, overrides: list[str]):
-        self.directory = directory
+        self.directory, self.reports = directory, cfg.report
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = lock(directory)
         for rubbish in directory.glob(".*.[0-9]*"):  # of a process that was killed while it wrote
@@ -122,9 +122,9 @@ class Record:
                 self.note()
                 return
             status = "stopped" if isinstance(error, KeyboardInterrupt) else getattr(error, "status", "failed")
-            reason = None if status in ("stopped", "preempted") else str(error) or type(error).__name__
+            reason = None if status in ("stopped", "preempted", "pruned") else str(error) or type(error).__name__
             self.note(status=status, error=reason, finished=now())
-            if status != "preempted":  # that one goes on: its report comes at its end, and the grace time is short
+            if self.reports and status != "preempted":  # that one goes on, and the grace time is short
                 from plumbline.report.page import write_report
 
                 write_report(self.directory)

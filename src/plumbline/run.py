@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -31,10 +32,13 @@ from plumbline.signals import Left, Signals
 from plumbline.state import NotSaved, State
 from plumbline.trackers import Trackers
 
+if TYPE_CHECKING:
+    from plumbline.search.trial import Judge
+
 END = object()
 
 
-def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals) -> float:
+def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals, judge: Judge | None) -> float:
     """Train, keep the best weights, say what was found; return the best value of the objective on validation."""
     check_config(cfg)
     where = device.choose(cfg.device)
@@ -73,9 +77,7 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
             options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
             epochs = fit(training, state, data.train, step, schedule, **options)
             try:
-                follow(
-                    epochs, state, scoring, record, checks, trackers, console, signals, cfg.save_minutes, cfg.patience
-                )
+                follow(epochs, state, scoring, record, checks, trackers, console, signals, judge, cfg)
             except Diverged as error:
                 checks.ask("curve", Curve.of(record.run, state.records, ended=True, broken=str(error)))
                 raise
@@ -88,20 +90,21 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
                 checks.ask("curve", Curve.of(record.run, state.records, ended=True))
                 checks.ask("result", Result(record.run, data, outputs, losses, targets, len(scoring.part)))
             record.note(status="finished")
-            write_report(directory)
-            trackers.finish(figures(directory))
+            if cfg.report:
+                write_report(directory)
+            trackers.finish(figures(directory) if cfg.report else {})
             console.end(record)
     return state.best[objective]
 
 
 def follow(
     epochs: Iterator[dict[str, float] | None], state: State, scoring: Scoring, record: Record, checks: Checks,
-    trackers: Trackers, console: Console, signals: Signals, save_minutes: float, patience: int | None,
+    trackers: Trackers, console: Console, signals: Signals, judge: Judge | None, cfg: DictConfig,
 ) -> None:  # fmt: skip
     """Follow the training: score each epoch, keep the best, record, save; end early, or leave when asked."""
     objective, direction = record.run["objective"], record.run["direction"]
     last, best = record.directory / "last.pt", record.directory / "best.pt"
-    saving, beating = Clock(60 * save_minutes), Clock(30)
+    saving, beating = Clock(60 * cfg.save_minutes), Clock(30)
 
     def keep(epoch: dict[str, float]) -> None:
         epoch |= scoring.epoch(state)
@@ -117,13 +120,15 @@ def follow(
         checks.ask("curve", Curve.of(record.run, state.records, ended=False))
 
     def waited() -> bool:
-        return patience is not None and bool(state.best) and state.epoch - state.best["epoch"] >= patience
+        return cfg.patience is not None and bool(state.best) and state.epoch - state.best["epoch"] >= cfg.patience
 
     while not waited() and (epoch := next(epochs, END)) is not END:
         asked = signals.asked  # once a turn: what is asked after the saving waits for the next
         if epoch is not None:
             keep(epoch)
             checks.stop()
+            if judge is not None and judge.hopeless(state.epoch, epoch[objective]):
+                raise Left("pruned")
         elif asked or saving.due():
             state.save(last)
         if beating.due():
@@ -132,18 +137,21 @@ def follow(
         if asked:
             raise Left(asked)
     if waited():
-        console.say(f"no better {objective} for {patience} epochs: ended early")
+        console.say(f"no better {objective} for {cfg.patience} epochs: ended early")
     if not state.records:  # no epoch was asked for: the network as it is
         keep({"epoch": 0, "step": 0})
 
 
-def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str]) -> int:
+def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str], judge: Judge | None = None) -> int:
     """`run`, with every way it can end turned into a sentence and an exit status; run.json has its own word by then."""
     go_on = f"go on with  scripts/train resume={directory}"
     with Signals() as signals:
         try:
-            run(cfg, directory, overrides, signals)
+            run(cfg, directory, overrides, signals, judge)
         except Left as left:
+            if left.status == "pruned":
+                print("pruned: other trials were better by now")
+                return exits.DONE
             print(f"{left.status}, saved; {go_on}")
             return exits.BY_HAND if left.status == "stopped" else exits.TO_BE_CONTINUED
         except KeyboardInterrupt:

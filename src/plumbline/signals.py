@@ -9,7 +9,7 @@ from typing import ClassVar
 
 
 class Left(Exception):
-    """A run left before its end, at somebody's wish, and has saved. status: preempted or stopped."""
+    """A run left before its end, at somebody's wish, and has saved. status: preempted, stopped or pruned."""
 
     def __init__(self, status: str):
         super().__init__(status)

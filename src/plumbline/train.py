@@ -8,7 +8,8 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from plumbline import config, mistakes
 from plumbline.exits import BY_HAND, DONE, MISTAKE, TO_BE_CONTINUED
@@ -46,6 +47,11 @@ def main() -> int:
             raise config.ConfigError(mistakes.explain(error, folders)) from error
         for cfg, known in jobs:
             mistakes.check_choices(known.runtime.choices)
+            if is_study(known):
+                from plumbline.search.start import start as start_study
+
+                status = start_study(cfg, known, words, folders)
+                continue
             overrides = OmegaConf.to_container(known.overrides.task, resolve=False)
             status = max(status, start(cfg, Path(known.runtime.output_dir), overrides))
             if status in (BY_HAND, TO_BE_CONTINUED):
@@ -56,9 +62,14 @@ def main() -> int:
     except KeyboardInterrupt:  # before there was anything to save
         status = BY_HAND
     finally:
-        for _, known in jobs:
+        for known in (known for _, known in jobs if not is_study(known)):
             remove_empty(Path(known.runtime.output_dir))
     return status
+
+
+def is_study(known: DictConfig) -> bool:
+    """Whether -m was said, and our own sweeper heard it."""
+    return known.mode == RunMode.MULTIRUN and known.sweeper._target_.startswith("hydra_plugins.plumbline_study.")
 
 
 def start(cfg: DictConfig, directory: Path, overrides: list[str]) -> int:
@@ -73,10 +84,21 @@ def start(cfg: DictConfig, directory: Path, overrides: list[str]) -> int:
         raise config.ConfigError(f"hydra.run.dir={directory}: holds another run; go on with it by resume={directory}")
     else:
         only_trusted(cfg, overrides)
+    check_alone(overrides)
+    with open_dict(cfg):
+        for key in config.STUDY:
+            cfg.pop(key, None)
     config.check_values(cfg)
     from plumbline.run import run_to_the_end
 
     return run_to_the_end(cfg, directory, overrides)
+
+
+def check_alone(overrides: list[str]) -> None:
+    """Raise ConfigError on words that ask for a study where one run is made."""
+    for override in overrides:
+        if override.lstrip("+~").partition("=")[0].partition(".")[0] in config.STUDY:
+            raise config.ConfigError(f"{override}: is for a search over many runs: put -m in front")
 
 
 def only_trusted(cfg: DictConfig, overrides: list[str]) -> None:

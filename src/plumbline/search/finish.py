@@ -1,0 +1,218 @@
+"""When a study is done: the best once more on fresh seeds, then best.yaml, trials.csv and the report."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import io
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from plumbline.search.compose import alone, hydra_at
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from plumbline.search.study import Study
+    from plumbline.search.worker import Worker
+
+CONFIRM = "confirm"
+FRESH = 1000  # seeds of the confirmation are so far from those of the trials
+HEAD = """\
+# @package _global_
+# Question: {question}
+# Command:  {command}
+# Cost:     {seconds:.0f} s
+# Expected: {objective} {value!r}, bit by bit on this machine with this code (commit {commit})
+"""
+
+
+def best_trials(opened: optuna.Study) -> list[FrozenTrial]:
+    """The best trial, or the Pareto front, or nothing if no trial has finished."""
+    from optuna.trial import TrialState
+
+    if not opened.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        return []
+    return opened.best_trials if len(opened.directions) > 1 else [opened.best_trial]
+
+
+def confirmations(study: Study) -> list[Path]:
+    return [study.folder / CONFIRM / f"seed-{k}" for k in range(study.search["confirm"])]
+
+
+def confirm(worker: Worker) -> bool:
+    """Run the best trial's point with fresh seeds, each in a folder of its own; whether no other worker is at it still."""
+    best, alone = best_trials(worker.opened), True
+    for k, directory in enumerate(confirmations(worker.study) if best else []):
+        directory.mkdir(parents=True, exist_ok=True)
+        with open(directory / ".taken", "w") as claim:
+            try:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                alone = False  # another worker has it
+                continue
+            worker.run(best[0], FRESH + k, directory, None)
+        if worker.asked.status is not None:
+            break
+    return alone
+
+
+def unconfirmed(study: Study) -> int:
+    """How many runs of the confirmation have not ended yet."""
+    from plumbline.search.worker import outcome
+
+    return sum(outcome(directory) is None for directory in confirmations(study))
+
+
+def confirmed(study: Study) -> list[float]:
+    """The objective of the best on its fresh seeds, as far as they have run."""
+    from plumbline.search.worker import outcome
+
+    ends = [outcome(directory) for directory in confirmations(study)]
+    return [end.run["best"][end.run["objective"]] for end in ends if end is not None and end.status == "finished"]
+
+
+def finish(study: Study, opened: optuna.Study) -> None:
+    """Write what a study leaves: trials.csv, best.yaml, report.html; from the storage and the folders alone."""
+    with open(study.folder / ".finishing", "w") as claim, contextlib.suppress(BlockingIOError):
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of workers that are done at one moment, one does it
+        _finish(study, opened)
+
+
+def _finish(study: Study, opened: optuna.Study) -> None:
+    from plumbline.record import write_text
+    from plumbline.report.page import write_report
+    from plumbline.search.postmortem import write_postmortem
+
+    write_text(study.folder / "trials.csv", table(study, opened))
+    for trial in best_trials(opened)[:1]:
+        directory = run_folder(study, trial.number)
+        write_text(study.folder / "best.yaml", experiment(study, opened, trial))
+        (study.folder / "experiment").mkdir(exist_ok=True)
+        link = study.folder / "experiment" / "best.yaml"
+        if not link.is_symlink():
+            link.symlink_to("../best.yaml")
+        if not (directory / "report.html").exists():
+            write_report(directory)
+    write_postmortem(study, opened)
+
+
+def run_folder(study: Study, number: int) -> Path:
+    """The folder of a trial's (first) run."""
+    return study.trial(number) if study.search["seeds"] == 1 else study.trial(number) / "seed-0"
+
+
+def table(study: Study, opened: optuna.Study) -> str:
+    """A row a trial, for anyone else's tools."""
+    objectives = [name for name, _ in opened.user_attrs["objectives"]]
+    text = io.StringIO()
+    spread = [f"{objectives[0]} std"] if study.search["seeds"] > 1 else []
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["trial", "status", *objectives, *spread, *study.space.names, "seconds", "folder", "reason"])
+    for trial in opened.get_trials(deepcopy=False):
+        values = trial.values or [""] * len(objectives)
+        seconds = (trial.datetime_complete - trial.datetime_start).total_seconds() if trial.datetime_complete else ""
+        reason = trial.user_attrs.get("reason", "").strip().splitlines()[-1:]
+        row = [trial.number, status(trial), *values, *([deviation(trial)] if spread else [])]
+        row += [trial.params.get(name, "") for name in study.space.names]
+        rows.writerow([*row, seconds, study.trial(trial.number).name, *(reason or [""])])
+    return text.getvalue()
+
+
+def status(trial: FrozenTrial) -> str:
+    """The status of a trial as a run's is called."""
+    words = {"COMPLETE": "finished", "FAIL": "failed", "PRUNED": "pruned", "RUNNING": "running", "WAITING": "waiting"}
+    return (
+        trial.user_attrs.get("status", words[trial.state.name])
+        if trial.state.is_finished()
+        else words[trial.state.name]
+    )
+
+
+def deviation(trial: FrozenTrial) -> float | str:
+    """The standard deviation of the first objective over a trial's seeds."""
+    from statistics import stdev
+
+    values = [value[0] for value in trial.user_attrs.get("values", [])]
+    return stdev(values) if len(values) > 1 else ""
+
+
+def command(study: Study) -> str:
+    """What reproduces the best trial from best.yaml."""
+    folder = study.folder
+    here = os.path.relpath(folder, study.cwd) if folder.is_relative_to(study.cwd) else str(folder)
+    words = [f"--config-dir={here}"]
+    if study.config_dirs:
+        words = [f"--config-dir={study.config_dirs[0]}", f"hydra.searchpath=[file://{folder}]"]
+    words += [word for word in study.fixed if word.startswith("allow=")]
+    return shlex.join(["scripts/train", *words, "experiment=best"])
+
+
+def experiment(study: Study, opened: optuna.Study, trial: FrozenTrial) -> str:
+    """The best trial as an experiment file: the options it chooses, then only what differs from them."""
+    from hydra import compose
+
+    directory = run_folder(study, trial.number)
+    run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    words = [*study.fixed, *study.space.words(trial.params)]
+    with hydra_at(study.folders(snapshot=True)):
+        full = compose(study.config_name, words, return_hydra_config=True)
+        chosen = {g: c for g, c in full.hydra.runtime.choices.items() if not g.startswith("hydra/") and "@" not in g}
+        chosen = {
+            group: choice
+            for group, choice in chosen.items()
+            if group not in ("experiment", "search", "space", "pruner")
+        }
+        pairs = [f"{group}={_word(choice)}" for group, choice in chosen.items() if choice is not None]
+        base, cfg = alone(compose(study.config_name, pairs)), alone(full)
+    wanted = OmegaConf.to_container(_without_hydra(cfg), resolve=False)
+    wanted["threads"] = run["environment"]["threads"]
+    deltas = _differing(wanted, OmegaConf.to_container(base, resolve=False))
+    for key in ("allow", "resume", "outputs"):
+        deltas.pop(key, None)
+    git = run["git"] or {"commit": None, "dirty": False}
+    head = HEAD.format(
+        question=run["question"] or f"the best of the study {study.name}", command=command(study), seconds=run["seconds"],
+        objective=run["objective"], value=run["best"][run["objective"]],
+        commit=f"{git['commit'] or 'unknown'}{', with changes' if git['dirty'] else ''}",
+    )  # fmt: skip
+    defaults = [{f"override /{group}": _plain(choice)} for group, choice in chosen.items() if choice is not None]
+    return head + yaml.safe_dump({"defaults": defaults, **deltas}, sort_keys=False, allow_unicode=True)
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    from omegaconf import open_dict
+
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+    return cfg
+
+
+def _plain(choice: Any) -> Any:
+    return OmegaConf.to_container(choice) if OmegaConf.is_config(choice) else choice
+
+
+def _word(choice: Any) -> str:
+    choice = _plain(choice)
+    return f"[{','.join(choice)}]" if isinstance(choice, list) else str(choice)
+
+
+def _differing(wanted: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """The part of a nested mapping that is not the same in the other."""
+    found = {}
+    for key, value in wanted.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            inside = _differing(value, base[key])
+            if inside:
+                found[key] = inside
+        elif key not in base or base[key] != value:
+            found[key] = value
+    return found

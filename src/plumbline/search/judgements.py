@@ -1,0 +1,340 @@
+"""What a study's numbers say about the study: its space, its budget, its noise; and where to search next.
+
+Each judgement is a finding in words with its evidence, after the Deep Learning Tuning Playbook (Godbole et al. 2023).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from dataclasses import dataclass, field
+from statistics import NormalDist, mean, median, stdev
+from typing import TYPE_CHECKING, Any
+
+from plumbline.search.finish import best_trials, confirmed, run_folder, status
+from plumbline.search.space import Parameter, Space, _rounded
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from plumbline.search.study import Study
+
+EDGE = 0.05  # of a range, at either end
+TRIALS_PER_DIMENSION = 10
+MANY_LOST = 0.1  # share of failed or diverged trials
+LATE, EARLY = 0.9, 0.1  # of the epochs: a best there was not the end, or long before it
+BEYOND = 0.25  # of the range, past an end that the best one touched
+TOP = 0.25  # share of the trials from which the next space is drawn
+LITTLE = 0.02  # importance of a parameter that may be left at its best value
+
+
+@dataclass
+class Results:
+    """The trials of a study as the judgements read them; of several objectives the first."""
+
+    study: Study
+    opened: optuna.Study
+    trials: list[FrozenTrial] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trials = self.opened.get_trials(deepcopy=False)
+        self.objective, direction = self.opened.user_attrs["objectives"][0]
+        self.sign = 1.0 if direction == "maximise" else -1.0
+        self.finished = sorted((t for t in self.trials if t.values), key=self.score, reverse=True)
+        self.finished = [t for t in self.finished if status(t) == "finished"]
+        self.space: Space = self.study.space
+        self.best = best_trials(self.opened)
+
+    def score(self, trial: FrozenTrial) -> float:
+        """Higher is better, whatever the direction."""
+        return self.sign * trial.values[0]
+
+    def run(self, trial: FrozenTrial) -> dict[str, Any]:
+        try:
+            return json.loads((run_folder(self.study, trial.number) / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def noise(self) -> float | None:
+        """The standard deviation that a trial's value has from its seed; from the validation set's size, if need be."""
+        spreads = [
+            stdev([v[0] for v in t.user_attrs["values"]])
+            for t in self.finished
+            if len(t.user_attrs.get("values", [])) > 1
+        ]
+        if spreads:
+            return math.sqrt(mean(s**2 for s in spreads)) / math.sqrt(self.study.search["seeds"])
+        if len(values := confirmed(self.study)) > 1:
+            return stdev(values)
+        if not self.best:
+            return None
+        ends = self.run(self.best[0]).get("interval", {}).get(self.objective)
+        return (ends[1] - ends[0]) / (2 * 1.96) if ends and None not in ends else None
+
+
+def finding(severity: str, name: str, message: str, advice: str = "") -> dict[str, str]:
+    return {"severity": severity, "id": f"study.{name}", "message": message, "advice": advice}
+
+
+def judge(results: Results) -> list[dict[str, str]]:
+    """All judgements, the gravest first."""
+    if not results.best:
+        return [
+            finding(
+                "fail",
+                "none_finished",
+                "No trial has finished, so there is nothing to judge yet.",
+                "See the reasons below.",
+            )
+        ]
+    found = [
+        *edges(results), few(results), lost(results), late(results), gap(results), neighbours(results), optimism(results),
+        saved(results),
+    ]  # fmt: skip
+    order = ("fail", "warn", "info", "ok")
+    return sorted((one for one in found if one), key=lambda one: order.index(one["severity"]))
+
+
+def number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def edges(results: Results) -> list[dict[str, str]]:
+    """Whether the best lies near an end of what was searched."""
+    found, best = [], results.best[0]
+    for parameter in results.space:
+        place = placed(parameter, best.params.get(parameter.name))
+        if place is None or EDGE < place < 1 - EDGE:
+            continue
+        end = "upper" if place > 0.5 else "lower"
+        value = best.params[parameter.name]
+        shown = value if isinstance(value, str) else number(value)
+        said = f"{parameter.name}: the best, {shown}, lies at the {end} end of what was searched ({parameter.text})."
+        found.append(finding("warn", "edge", said, "What is best may lie beyond it: widen the space on that side."))
+    ends = [parameter for parameter in results.space if placed(parameter, best.params.get(parameter.name)) is not None]
+    return found or [finding("ok", "edge", "The best lies inside the space, away from its ends.")] * bool(ends)
+
+
+def placed(parameter: Parameter, value: Any) -> float | None:
+    """Where in [0, 1] a value lies: of an interval, or among at least three numbers given one by one."""
+    if value is None:
+        return None
+    if not parameter.choices:
+        return None if parameter.high == parameter.low else parameter.place(value)
+    if parameter.name == "seed":
+        return None  # a seed has no ends
+    try:
+        numbers = sorted(map(float, parameter.choices))
+        return numbers.index(float(value)) / (len(numbers) - 1) if len(numbers) > 2 else None
+    except ValueError:
+        return None
+
+
+def saved(results: Results) -> dict[str, str] | None:
+    """How much training the pruning spared."""
+    import yaml
+
+    done = planned = 0
+    for trial in results.trials:
+        folder = run_folder(results.study, trial.number)
+        try:
+            done += len((folder / "metrics.jsonl").read_bytes().splitlines())
+            planned += yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["epochs"]
+        except (OSError, KeyError, TypeError, yaml.YAMLError):
+            continue  # a trial that did not come so far
+    pruned = sum(status(trial) == "pruned" for trial in results.trials)
+    if not pruned or not planned:
+        return None
+    share = 1 - done / planned
+    return finding(
+        "info", "saved", f"{pruned} of {len(results.trials)} trials were pruned: {share:.0%} of the epochs were saved."
+    )
+
+
+def few(results: Results) -> dict[str, str] | None:
+    """Whether there were enough trials for so many dimensions."""
+    dimensions, count = len(results.space.parameters), len(results.finished)
+    if results.study.kind == "grid" or not dimensions:
+        return None
+    enough = TRIALS_PER_DIMENSION * dimensions
+    if count < enough:
+        said = f"{count} finished trials for {dimensions} parameters: fewer than {TRIALS_PER_DIMENSION} a parameter."
+        advice = f"search.n_trials={len(results.trials) + enough - count} goes on with this study; or search fewer parameters."
+        return finding("warn", "few", said, advice)
+    return finding("ok", "few", f"{count} finished trials for {dimensions} parameters are enough to compare them.")
+
+
+def lost(results: Results) -> dict[str, str] | None:
+    """Which share failed or diverged, and where in the space."""
+    bad = [t for t in results.trials if status(t) in ("failed", "diverged")]
+    ended = [t for t in results.trials if t.state.is_finished()]
+    if not bad:
+        return finding("ok", "lost", "No trial failed or diverged.")
+    where = []
+    for parameter in results.space:
+        numeric = [(t in bad, placed(parameter, t.params.get(parameter.name))) for t in ended]
+        inside = [p for is_bad, p in numeric if is_bad and p is not None]
+        others = [p for is_bad, p in numeric if not is_bad and p is not None]
+        if len(inside) >= 2 and len(others) >= 2 and abs(median(inside) - median(others)) > 0.3:
+            where.append(f"{parameter.name} was {'high' if median(inside) > median(others) else 'low'} in them")
+    share, kinds = len(bad) / len(ended), {word: sum(status(t) == word for t in bad) for word in ("failed", "diverged")}
+    counts = " and ".join(f"{count} {word}" for word, count in kinds.items() if count)
+    return finding(
+        "warn" if share > MANY_LOST else "info", "lost",
+        f"{counts} of {len(ended)} trials ({share:.0%}){': ' + ', '.join(where) if where else ''}.",
+        "Leave that part of the space out; what failed for another reason has its last lines below.",
+    )  # fmt: skip
+
+
+def late(results: Results) -> dict[str, str] | None:
+    """Whether the best was still improving when it ended, or was at its best long before."""
+    run = results.run(results.best[0])
+    try:
+        import yaml
+
+        planned = yaml.safe_load((run_folder(results.study, results.best[0].number) / "config.yaml").read_text())[
+            "epochs"
+        ]
+        epoch = run["best"]["epoch"]
+    except (OSError, KeyError, TypeError):
+        return None
+    if planned < 2:
+        return None
+    if epoch >= LATE * planned:
+        return finding(
+            "warn", "late", f"The best trial was at its best in epoch {epoch:g} of {planned}: it was still improving at its end.",
+            f"Train longer, epochs={2 * planned}: what wins a short race need not win a long one.",
+        )  # fmt: skip
+    if epoch <= EARLY * planned:
+        return finding(
+            "info", "early", f"The best trial was at its best in epoch {epoch:g} of {planned}.",
+            f"epochs={max(2, math.ceil(3 * epoch))} would have told as much in less time; or its learning rate is too high.",
+        )  # fmt: skip
+    return finding("ok", "late", f"The best trial was at its best in epoch {epoch:g} of {planned}, before its end.")
+
+
+def gap(results: Results) -> dict[str, str] | None:
+    """Whether the first is better than the second by more than chance."""
+    noise = results.noise()
+    if noise is None or len(results.finished) < 2:
+        return None
+    first, second = results.finished[:2]
+    difference = results.score(first) - results.score(second)
+    said = f"Trials {first.number} and {second.number} differ by {number(difference)}; chance moves a value by {number(noise)}."
+    if difference < 2 * math.sqrt(2) * noise:
+        same = sum(results.score(first) - results.score(t) < 2 * math.sqrt(2) * noise for t in results.finished)
+        return finding(
+            "info", "gap", f"{said} {same} trials are as good as the best, as far as these numbers can tell.",
+            "Choose the simplest among them, or tell them apart: search.seeds=3, search.confirm=5.",
+        )  # fmt: skip
+    return finding("ok", "gap", f"{said} The best is better than the next by more than that.")
+
+
+def distance(space: Space, one: FrozenTrial, other: FrozenTrial) -> float:
+    """How far apart two points are: root mean square over the parameters, 1 for another choice or a missing one."""
+    parts = []
+    for parameter in space:
+        a, b = one.params.get(parameter.name), other.params.get(parameter.name)
+        if a is None and b is None:
+            continue
+        places = (placed(parameter, a), placed(parameter, b))
+        parts.append(float(a != b) if None in places else places[0] - places[1])
+    return math.sqrt(mean(part**2 for part in parts)) if parts else 0.0
+
+
+def neighbours(results: Results) -> dict[str, str] | None:
+    """What the points nearest to the best score: a lone peak is luck."""
+    best, others = results.best[0], [t for t in results.finished if t.number != results.best[0].number]
+    count = min(5, len(others) // 3)
+    if count < 2:
+        return None
+    near = sorted(others, key=lambda t: distance(results.space, best, t))[:count]
+    values = [results.score(t) for t in near]
+    typical, noise = mean(values), max(stdev(values), results.noise() or 0.0)
+    said = f"The {count} trials nearest to the best score {number(results.sign * typical)} on average."
+    if results.score(best) - typical > 3 * noise and noise > 0:
+        advice = "It may be luck: confirm it on fresh seeds, search.confirm=5."
+        return finding("warn", "neighbours", f"{said} The best, {number(best.values[0])}, stands alone.", advice)
+    return finding("ok", "neighbours", f"{said} The best, {number(best.values[0])}, stands in good company.")
+
+
+def optimism(results: Results) -> dict[str, str] | None:
+    """How much too high a maximum over so many trials is, as measured or as chance would have it."""
+    count, best = len(results.finished), results.best[0]
+    if values := confirmed(results.study):
+        found = mean(values)
+        return finding(
+            "info", "optimism",
+            f"The best scored {number(best.values[0])} in the search and {number(found)} on {len(values)} fresh seeds: "
+            f"report the latter. It was too good by {number(best.values[0] * results.sign - found * results.sign)}.",
+        )  # fmt: skip
+    noise = results.noise()
+    if noise is None or count < 2:
+        return None
+    excess = noise * NormalDist().inv_cdf(
+        (count - 0.375) / (count + 0.25)
+    )  # Blom 1958: the expected maximum of n draws
+    return finding(
+        "info", "optimism",
+        f"It is the best of {count}, each with a noise of about {number(noise)}: if all were equally good, the luckiest would "
+        f"still look better by {number(excess)}.",
+        "search.confirm=5 runs the best on fresh seeds, for a number to report.",
+    )  # fmt: skip
+
+
+# --- the next space --------------------------------------------------------------------------------------------------
+
+
+def next_search(results: Results, importances: dict[str, float]) -> str | None:
+    """A command line that searches where the best quarter of the trials lay, and beyond an end that it touched."""
+    study, best = results.study, results.best[0] if results.best else None
+    has_ends = best is not None and any(placed(p, best.params.get(p.name)) is not None for p in results.space)
+    if len(results.finished) < 4 or (study.kind == "grid" and not has_ends):
+        return None
+    top = results.finished[: max(4, math.ceil(TOP * len(results.finished)))]
+    words: list[str] = []
+    for parameter in results.space:
+        words += narrowed(parameter, top, best, importances, len(results.finished))
+    given = shlex.split(study.command)[1:]
+    kept = [word for word in given if word.startswith(("space=", "pruner", "--config-dir", "-cd", "search.storage="))]
+    kind = "tpe" if study.kind in ("grid", "random", "qmc") else study.kind
+    options = [f"study={study.name}-next", f"search={kind}", f"search.n_trials={max(20, len(results.trials))}"]
+    return shlex.join(["scripts/train", "-m", *options, *kept, *study.fixed, *words])
+
+
+def narrowed(
+    parameter: Parameter, top: list[FrozenTrial], best: FrozenTrial, importances: dict[str, float], count: int
+) -> list[str]:
+    """The words of a parameter for the next search; none where only a file can say them: conditions, and rows."""
+    name, values = parameter.name, [t.params[parameter.name] for t in top if parameter.name in t.params]
+    if not values or parameter.when is not None or ", " in name or name == "seed":
+        return []
+    if importances.get(name, 1.0) < LITTLE and count >= 20 and name in best.params:
+        return parameter.words(best.params[name])
+    if parameter.choices and (placed(parameter, values[0]) is None):
+        kept = [choice for choice in parameter.choices if choice in values]
+        return [f"{name}={kept[0]}" if len(kept) == 1 else f"{name}=choice({','.join(kept)})"]
+    numbers = [float(value) for value in values]
+    given = [float(choice) for choice in parameter.choices] or [parameter.low, parameter.high]
+    log = parameter.log or (min(given) > 0 and max(given) / min(given) >= 30)
+    change, back = (math.log, math.exp) if log else (float, float)
+    low, high = min(map(change, numbers)), max(map(change, numbers))
+    whole = change(max(given)) - change(min(given))
+    low, high = low - 0.1 * whole, high + 0.1 * whole
+    where = placed(parameter, best.params.get(name))
+    if where is not None and where <= EDGE:
+        low = min(low, change(min(given)) - BEYOND * whole)
+    elif where is not None and where >= 1 - EDGE:
+        high = max(high, change(max(given)) + BEYOND * whole)
+    else:
+        low, high = max(low, change(min(given))), min(high, change(max(given)))
+    low, high = (_rounded(float(f"{back(end):.2g}")) for end in (low, high))
+    if min(given) >= 0:
+        low = max(low, 0.0)  # nothing that was never negative becomes so
+    if parameter.whole:
+        low, high = (max(1 if log else math.floor(parameter.low) if parameter.low < 0 else 0, round(low)), round(high))
+        return [f"{name}={f'tag(log,int(interval({low},{high})))' if log else f'int(interval({low},{high}))'}"]
+    text = f"interval({low:g},{high:g})"
+    return [f"{name}={f'tag(log,{text})' if log else text}"]

@@ -1,0 +1,186 @@
+"""Before the first trial: every part is built once with what the study will give it, and the objective is known."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from plumbline.contract import ConfigError
+
+if TYPE_CHECKING:
+    import optuna
+    from omegaconf import DictConfig
+
+    from plumbline.search.study import Study
+    from plumbline.search.worker import Asked
+
+SECONDS = 20.0  # after which no further point is tried: the rest is seen by its trial
+FACTS = ("parameters", "multiply_adds")  # of a run that may be an objective, beside its metrics; less is better
+
+
+def prepare(study: Study, asked: Asked) -> None:
+    """Make Optuna's study if there is none yet. Raises ConfigError on what no trial could do."""
+    import optuna
+
+    from plumbline.search.storage import VARIABLE, Lock, open_storage
+
+    if (there := _there(study)) is not None:
+        take_over(there.user_attrs.get("modules", []))
+        return
+    said = rehearsed(study, asked)
+    if asked.status is not None:
+        return
+    url = os.environ.get(VARIABLE, study.storage) if study.storage is not None else None
+    directions = ["maximize" if direction == "maximise" else "minimize" for _, direction in said["objectives"]]
+    with Lock(str(study.folder / "study")):
+        if _there(study) is None:
+            storage = open_storage(study.folder, url)
+            made = optuna.create_study(
+                study_name=study.optuna_name, storage=storage, directions=directions, load_if_exists=True
+            )
+            made.set_user_attr("folder", str(study.folder))
+            made.set_user_attr("modules", said["modules"])
+            made.set_user_attr("objectives", said["objectives"])
+    take_over(said["modules"])
+
+
+def take_over(modules: list[str]) -> None:
+    """Import what a trial imports, so that each finds it there."""
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # looks through all of them, once
+    for name in modules:
+        with contextlib.suppress(Exception):  # it may not be there on this machine: the trial will say so
+            importlib.import_module(name)
+
+
+def _there(study: Study) -> optuna.Study | None:
+    """Optuna's study, if it is there and whole. Raises ConfigError if it is of another folder."""
+    try:
+        opened = study.open()
+    except ConfigError as error:
+        if "has no trials yet" not in str(error):
+            raise
+        return None
+    attributes = opened.user_attrs
+    if attributes.get("folder", str(study.folder)) != str(study.folder):
+        raise ConfigError(
+            f"study={study.name}: the storage has a study of that name already, of {attributes['folder']}; say another name"
+        )
+    return opened if "objectives" in attributes else None
+
+
+def rehearsed(study: Study, asked: Asked) -> dict[str, Any]:
+    """`objectives` ([name, direction] each), and the `modules` that a trial imports.
+
+    The parts are tried in a process of its own, so that this one stays untouched.
+    """
+    reading, writing = os.pipe()
+    child = asked.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            before = set(sys.modules)
+            said = {"objectives": _rehearse(study)}
+            said["modules"] = [name for name in sys.modules if name not in before and _installed(name)]
+        except ConfigError as error:
+            said = {"mistake": str(error)}
+        except BaseException as error:
+            import traceback
+
+            traceback.print_exc()
+            said = {"mistake": f"{type(error).__name__}: {error}"}
+        with os.fdopen(writing, "w") as pipe:
+            json.dump(said, pipe)
+        sys.stderr.flush()
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    asked.below.discard(child)
+    if asked.status is not None:
+        return {"objectives": [], "modules": []}
+    said = json.loads(text or '{"mistake": "the parts could not be tried: the process that did was ended"}')
+    if "mistake" in said:
+        raise ConfigError(said["mistake"])
+    return said
+
+
+def _installed(name: str) -> bool:
+    """Whether a module is an installed package's, of its upper two floors: those bring the others."""
+    file = getattr(sys.modules[name], "__file__", None) or ""
+    return "site-packages" in file and name.count(".") < 2 and not name.rpartition(".")[2].startswith("_")
+
+
+def _rehearse(study: Study) -> list[list[str]]:
+    from plumbline import mistakes
+    from plumbline.search.compose import checkpoints, compose, hydra_at, sampled
+
+    began, objectives, folders = time.monotonic(), None, study.folders(snapshot=True)
+    with hydra_at(folders):
+        for point in sampled(checkpoints(study.space, study.points()), 50):
+            words = study.space.words(point)
+            try:
+                found = _try(compose([*study.fixed, *words], study.config_name), study.search["also"])
+            except mistakes.ANYTHING as error:
+                where = f" (in the trial {' '.join(words)})" if words else ""
+                raise ConfigError(mistakes.explain(error, folders) + where) from error
+            if objectives not in (None, found):
+                raise ConfigError(
+                    f"objective=auto: is {found[0][0]} for {' '.join(words)} and {objectives[0][0]} for others; a study "
+                    "compares one number: say objective=val/loss, or search the tasks one by one"
+                )
+            objectives = found
+            if time.monotonic() - began > SECONDS:
+                break
+    return objectives
+
+
+_DATA: dict[str, Any] = {}
+
+
+def _try(cfg: DictConfig, also: list[str]) -> list[list[str]]:
+    """What a run does before it reads the curve of anything: its parts are checked, its data read, its update rehearsed."""
+    from omegaconf import OmegaConf
+
+    from plumbline import device, tasks
+    from plumbline.assemble import check_split, mistakes_in, rehearse
+    from plumbline.config import build, check_config, nearest
+    from plumbline.data.core import Data
+
+    check_config(cfg)
+    device.choose(cfg.device)
+    key = OmegaConf.to_yaml(cfg.data)
+    if key not in _DATA:
+        with mistakes_in("data"):
+            data = build(cfg.data)()
+        if not isinstance(data, Data):
+            raise ConfigError(
+                f"data: {cfg.data._target_} gave a {type(data).__name__}; it must be a plumbline.data.Data"
+            )
+        with mistakes_in("data"):
+            for name, split in (("train", data.train), ("val", data.val)):
+                check_split(data.spec, split, name)
+        _DATA.clear()
+        _DATA[key] = data.spec
+    spec = _DATA[key]
+    rehearse(cfg, spec)
+    objectives = [list(tasks.objective(spec, cfg.objective, cfg.direction))]
+    for name in also:
+        if name in FACTS:
+            objectives.append([name, "minimise"])
+            continue
+        try:
+            objectives.append(list(tasks.objective(spec, name, "auto")))
+        except ConfigError as error:
+            said = str(error).removeprefix("objective=")
+            raise ConfigError(f"search.also={said}, {', '.join(FACTS)}{nearest(name, FACTS)}") from error
+    if len({name for name, _ in objectives}) < len(objectives):
+        raise ConfigError(f"search.also: names {', '.join(also)} beside {objectives[0][0]}; each objective once")
+    return objectives

@@ -1,0 +1,285 @@
+"""`-m`: makes the study or goes on with it, starts its workers, shows it until it is done. It may die: they go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from plumbline import exits
+from plumbline.contract import ConfigError
+from plumbline.search import presence
+from plumbline.search.compose import check_all, checkpoints, hydra_at
+from plumbline.search.study import CODE, FILE, Study, asked, difference
+from plumbline.snapshot import changed, snapshot
+
+LOG = "workers.log"
+
+
+def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) -> int:
+    """Do what a multirun's command line asks; return the exit status. Raises ConfigError on a mistake."""
+    overrides = [str(word) for word in known.overrides.task]
+    wanted = asked(cfg, overrides, dict(known.runtime.choices), known.job.config_name, folders, words)
+    check_hydra([str(word) for word in known.overrides.hydra])
+    check_storage(wanted)
+    study, wider = opened(wanted)
+    if (done := ended(study)) is not None and not wider:
+        return done
+    new = not (study.folder / FILE).exists()
+    points = study.points()
+    if new or wider:
+        with hydra_at(folders):
+            check_all(checkpoints(study.space, points), study.space, study.fixed, study.config_name, folders)
+    study.folder.mkdir(parents=True, exist_ok=True)
+    (study.folder / presence.FOLDER).mkdir(exist_ok=True)
+    copy_code(study, new)
+    if wider:
+        widen(study)
+    study.write()
+    count = study.search["workers"]
+    count = default_workers(cfg) if count is None else count
+    return run_workers(study, count, new)
+
+
+def check_hydra(overrides: list[str]) -> None:
+    """Raise ConfigError on words to Hydra that a study does not heed."""
+    for word in overrides:
+        if not word.startswith(("hydra.mode=", "hydra/sweeper=", "hydra.searchpath=")):
+            raise ConfigError(
+                f"{word}: is not heeded by a study: its folder is outputs=…/studies/study=…, and it starts its own workers"
+            )
+
+
+def check_storage(wanted: Study) -> None:
+    """Raise ConfigError unless a database that is asked for can be opened."""
+    if wanted.storage is not None:
+        from plumbline.search.storage import VARIABLE, database
+
+        database(os.environ[VARIABLE])
+
+
+def opened(wanted: Study) -> tuple[Study, bool]:
+    """The study to go on with, as it is asked for now, and whether that widens it. Raises ConfigError on another one."""
+    if not (wanted.folder / FILE).exists():
+        ours = (CODE, presence.FOLDER, LOG)  # of a start that was killed in its first moment
+        if wanted.folder.is_dir() and any(p.name not in ours and p.name[0] != "." for p in wanted.folder.iterdir()):
+            raise ConfigError(f"study={wanted.name}: {wanted.folder} holds something else; say another study=…")
+        return wanted, False
+    there = Study.read(wanted.folder)
+    other, wider = difference(there, wanted)
+    if other:
+        lines = "\n".join(other + wider)
+        raise ConfigError(
+            f"study={there.name}: is there already and searches something else (- there, + asked):\n{lines}\n"
+            "say another study=…, or give its own command again"
+        )
+    if wider and not wanted.search["extend"]:
+        raise ConfigError(
+            f"study={there.name}: is there already with a narrower space (- there, + asked):\n"
+            + "\n".join(wider)
+            + "\n"
+            "say search.extend=true to widen it, or another study=…"
+        )
+    if wider and presence.workers(there.folder):
+        raise ConfigError(f"study={there.name}: workers are at it; it can be widened when they have left")
+    wanted.created, wanted.earlier = there.created, there.earlier
+    if wider:
+        wanted.earlier = [*there.earlier, there.space.plain()]
+    return wanted, bool(wider)
+
+
+def copy_code(study: Study, new: bool) -> None:
+    """Copy the code; where there is a copy, refuse to go on with another one unless that is wanted."""
+    code = study.folder / CODE
+    files = [] if new or not code.is_dir() else changed(code)
+    if files and not study.search["extend"]:
+        shown = "\n".join(f"  {name}" for name in files[:20]) + (
+            f"\n  and {len(files) - 20} more" if len(files) > 20 else ""
+        )
+        raise ConfigError(
+            f"study={study.name}: its code is no longer this one; changed since it began:\n{shown}\n"
+            "say search.extend=true to do its further trials with the code as it is now, or another study=…"
+        )
+    if files:
+        if presence.workers(study.folder):
+            raise ConfigError(
+                f"study={study.name}: workers are at it with the code it began with; wait until they have left"
+            )
+        earlier = len(list(study.folder.glob(f"{CODE}.*"))) + 1
+        code.rename(study.folder / f"{CODE}.{earlier}")
+    snapshot(study.folder)
+
+
+def widen(study: Study) -> None:
+    """A study of Optuna's for the wider space, with all trials there were: it cannot add to the choices of one."""
+    import optuna
+
+    from plumbline.search.storage import Lock
+
+    before = Study.read(study.folder)
+    with Lock(str(study.folder / "study")):
+        was = before.open()
+        made = optuna.create_study(study_name=study.optuna_name, storage=was._storage, directions=was.directions)
+        for trial in was.get_trials():
+            distributions = {
+                name: study.space[name].distribution() if name in {p.name for p in study.space} else distribution
+                for name, distribution in trial.distributions.items()
+            }
+            trial.distributions = distributions
+            made._storage.create_new_trial(made._study_id, template_trial=trial)
+        for key, value in was.user_attrs.items():
+            made.set_user_attr(key, value)
+
+
+def ended(study: Study) -> int | None:
+    """If nothing is left to do: say so, with the best, and return the exit status."""
+    if not (study.folder / FILE).exists():
+        return None
+    from plumbline.search.finish import finish, unconfirmed
+    from plumbline.search.watch import View, closing
+
+    try:
+        view = View(study, study.open())
+    except ConfigError as error:
+        if "has no trials yet" in str(error):
+            return None
+        raise
+    if not view.done or unconfirmed(study):
+        return None
+    if not (study.folder / "report.html").exists():  # its last worker was killed before its last words
+        finish(study, view.opened)
+    print(f"study {study.name} is done; search.n_trials=… asks for more")
+    print("\n".join(closing(view)))
+    return exits.DONE
+
+
+def default_workers(cfg: DictConfig) -> int:
+    """One a GPU; without, one for two processors, at most eight."""
+    from plumbline.search.worker import devices
+
+    graphics = devices() if cfg.device in ("auto", "cuda") else []
+    return len(graphics) or min(8, max(1, (os.cpu_count() or 1) // 2))
+
+
+def run_workers(study: Study, count: int, new: bool) -> int:
+    """Start as many workers as are missing and show what they do, until they have left."""
+    there = len(presence.workers(study.folder))
+    print(f"{study.folder}")
+    if there:
+        print(f"{there} workers are at it already")
+    minutes = study.search["timeout"]
+    until = "" if minutes is None else f"{time.time() + 60 * minutes}"
+    log = study.folder / LOG
+    offset = log.stat().st_size if log.exists() else 0
+    process = launch(study, max(0, count - there), until, log) if count == 0 or count > there else None
+    passed_on = Passed(process)
+    status = show(study, process, passed_on)
+    text = log.read_bytes()[offset:].decode(errors="replace")
+    if status not in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
+        said = [line for line in text.splitlines() if line.startswith("plumbline: ")]
+        print("\n".join(dict.fromkeys(said)) or text[-3000:], file=sys.stderr)
+        if status == exits.MISTAKE and new and not any(study.folder.glob("[0-9]*")):
+            forget(study)
+            return status
+    return closing_words(study, status, count)
+
+
+def launch(study: Study, count: int, until: str, log: Path) -> subprocess.Popen[bytes]:
+    """One process that imports torch and forks so many workers, from the study's copy of the code."""
+    source = study.folder / CODE / "src"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")])),
+    }
+    words = [f"study={study.folder}", f"workers={count}", *([f"until={until}"] if until else [])]
+    command = [sys.executable, "-P", "-m", "plumbline.search.worker", *words]
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+
+
+class Passed:
+    """Signals to the starter go on to its workers, which save; they are in a session of their own."""
+
+    def __init__(self, process: subprocess.Popen[bytes] | None):
+        self.process, self.status = process, None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        again, self.status = (
+            self.status is not None,
+            exits.BY_HAND if number == signal.SIGINT else exits.TO_BE_CONTINUED,
+        )
+        if number == signal.SIGINT and not again and self.process is not None:
+            with contextlib.suppress(OSError, RuntimeError):  # nobody may be listening, or be spoken to right now
+                print("\nthe workers save and leave; press again to leave at once", flush=True)
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+
+def show(study: Study, process: subprocess.Popen[bytes] | None, passed_on: Passed) -> int:
+    """Show the study while its workers are at it; return the status they left with."""
+    from plumbline.search.watch import View, Watch
+
+    def going_on() -> bool:
+        if process is not None:
+            return process.poll() is None
+        return bool(presence.workers(study.folder)) and passed_on.status is None
+
+    view = None
+    while view is None and going_on():
+        try:
+            view = View(study, study.open())
+        except (ConfigError, KeyError):
+            time.sleep(0.1)
+    if view is not None:
+        with Watch(view) as watch:
+            while going_on():
+                watch.look()
+                time.sleep(0.3)
+            watch.look()
+    status = exits.DONE if process is None else process.wait()
+    if passed_on.status is not None:
+        return passed_on.status
+    return status if status >= 0 else exits.BUG
+
+
+def closing_words(study: Study, status: int, count: int) -> int:
+    from plumbline.search.watch import View, closing
+
+    try:
+        view = View(study, study.open())
+    except ConfigError:
+        return status
+    if count == 0:
+        print(f"prepared; start workers with  python -m plumbline.search.worker study={study.folder}")
+        return status
+    print("\n".join(closing(view)))
+    if not view.done and status in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
+        print("not done; the same command goes on with it")
+    if status == exits.MISTAKE and view.counts["failed"] > study.search["max_failures"]:
+        print(
+            f"plumbline: search.max_failures={study.search['max_failures']}: {view.counts['failed']} trials failed; "
+            "see the last lines above, and raise it to go on all the same",
+            file=sys.stderr,
+        )
+    return status
+
+
+def forget(study: Study) -> None:
+    """Remove the folder of a study that a mistake kept from beginning."""
+    import shutil
+
+    from plumbline.train import remove_empty
+
+    shutil.rmtree(study.folder, ignore_errors=True)
+    remove_empty(study.folder.parent)

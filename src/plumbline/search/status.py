@@ -1,0 +1,54 @@
+"""`python -m plumbline.search.status study=<name> [--watch] [--report]`: how a study is doing; reads only storage.
+
+--report writes trials.csv, best.yaml and report.html of a study that is not done yet, or again.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from plumbline import exits
+from plumbline.contract import ConfigError
+from plumbline.search.study import Study, find
+from plumbline.search.worker import read
+
+WORDS = {"study": "", "outputs": "outputs"}
+
+
+def main() -> int:
+    words = [word for word in sys.argv[1:] if word not in ("--watch", "--report")]
+    try:
+        options = read(words, WORDS)
+        study = Study.read(find(options["study"], options["outputs"]))
+        opened = study.open()
+    except ConfigError as error:
+        print(f"plumbline: {error}", file=sys.stderr)
+        return exits.MISTAKE
+    from plumbline.search.watch import View, Watch, closing, workers
+
+    view = View(study, opened)
+    try:
+        if "--watch" in sys.argv:
+            with Watch(view) as watch:
+                while not view.done:
+                    watch.look()
+                    time.sleep(1)
+                watch.look()
+    except KeyboardInterrupt:
+        pass  # who watches may leave
+    if "--report" in sys.argv:
+        from plumbline.search.finish import finish
+
+        finish(study, opened)
+    print(f"study {study.name}: {study.command}")
+    print("\n".join(closing(view)))
+    print(f"{workers(study)} workers at it")
+    for trial in view.trials:
+        if not trial.state.is_finished():
+            print(view.line(trial))
+    return exits.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

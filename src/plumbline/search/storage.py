@@ -1,0 +1,179 @@
+"""Where a study is kept: a journal file that survives its writers, or any database Optuna knows."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import shutil
+import time
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from plumbline.contract import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+JOURNAL = "study.journal"
+COPIES = 3  # days of which a copy of the journal is kept
+VARIABLE = "PLUMBLINE_STORAGE"  # an URL with its password, which is written nowhere
+
+
+def machine() -> str:
+    """What tells machines apart where file locks of the kernel reach: its boot."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return platform.node()
+
+
+class Lock(JournalFileOpenLock):
+    """Optuna's lock file, which works on network disks, behind a lock of the kernel, which ends with its process.
+
+    On one machine one process at a time gets to the lock file, so one that names this machine belongs to a dead
+    process and goes at once; another machine's goes when it has not changed for 30 s.
+    """
+
+    def acquire(self) -> bool:
+        self._held = open(self._lock_file + ".local", "w")  # noqa: SIM115 - closed by release
+        with contextlib.suppress(OSError):  # a disk without such locks
+            fcntl.flock(self._held, fcntl.LOCK_EX)
+            if Path(self._lock_file).read_text() == machine():
+                os.unlink(self._lock_file)
+        super().acquire()
+        Path(self._lock_file).write_text(machine())
+        return True
+
+    def release(self) -> None:
+        try:
+            super().release()
+        finally:
+            held, self._held = getattr(self, "_held", None), None
+            if held is not None:
+                held.close()
+
+    def __enter__(self) -> Lock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+class MendingLock(Lock):
+    """The journal's: who has it finds a journal of whole lines, whatever became of the writer before."""
+
+    def __init__(self, journal: Path):
+        super().__init__(str(journal))
+        self.journal = journal
+
+    def acquire(self) -> bool:
+        super().acquire()
+        try:
+            mend(self.journal)
+        except BaseException:
+            self.release()
+            raise
+        return True
+
+
+def mend(journal: Path) -> None:
+    """Cut off a last line that was not written to its end: a full disk or a quota, or its writer died."""
+    if not journal.exists():
+        return
+    with open(journal, "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end == 0 or file.seek(end - 1) < 0 or file.read(1) == b"\n":
+            return
+        while end > 0:
+            begin = max(0, end - 65536)
+            file.seek(begin)
+            at = file.read(end - begin).rfind(b"\n")
+            if at >= 0:
+                file.truncate(begin + at + 1)
+                return
+            end = begin
+        file.truncate(0)
+
+
+def open_storage(folder: Path, url: str | None) -> BaseStorage:
+    """The storage of the study in `folder`. One for a process's life: to open a journal is to read all of it."""
+    if url is not None:
+        return database(url)
+    journal = (folder / JOURNAL).resolve()
+    try:
+        return JournalStorage(JournalFileBackend(str(journal), lock_obj=MendingLock(journal)))
+    except (ValueError, KeyError, AssertionError) as error:
+        copies = sorted(folder.glob(f"{JOURNAL}.[0-9]*"))
+        advice = f"put {copies[-1].name}, a copy, in its place" if copies else "there is no copy of it yet"
+        raise ConfigError(f"{journal}: is damaged ({type(error).__name__}: {error}); {advice}") from error
+
+
+def copy_daily(folder: Path) -> None:
+    """Keep a copy of the journal a day, of the last days."""
+    journal = folder / JOURNAL
+    copy = folder / f"{JOURNAL}.{date.today().isoformat()}"
+    if not journal.exists() or copy.exists():
+        return
+    with MendingLock(journal):
+        if not copy.exists():
+            draft = folder / f".{copy.name}.{os.getpid()}"
+            shutil.copyfile(journal, draft)
+            os.replace(draft, copy)
+    for old in sorted(folder.glob(f"{JOURNAL}.[0-9]*"))[:-COPIES]:
+        old.unlink(missing_ok=True)
+
+
+def database(url: str) -> RDBStorage:
+    """Optuna's storage in a database. Connections are made anew for each use, so none is shared by a fork."""
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    options: dict[str, Any] = {"poolclass": NullPool}
+    if url.startswith("sqlite"):
+        options["connect_args"] = {"timeout": 120}
+    for attempt in range(5):  # several that make the tables at the same moment are in one another's way
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except ImportError as error:
+            advice = f"needs a driver: pip install 'plumbline[postgresql]' ({error})"
+            raise ConfigError(f"search.storage={shown(url)}: {advice}") from error
+        except Exception as error:
+            if attempt == 4 or not isinstance(error, SQLAlchemyError):
+                reason = hidden(str(error.__cause__ or error).strip().splitlines()[0], url)
+                raise ConfigError(f"search.storage={shown(url)}: cannot be opened: {reason}") from None
+            time.sleep(0.2 * (attempt + 1))
+    raise AssertionError
+
+
+def shown(url: str) -> str:
+    """An URL without its password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return "…"  # whatever it is, it may hold one
+    secret = {key: "***" for key in parsed.query if "pass" in key.lower()}
+    return parsed.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def hidden(text: str, url: str) -> str:
+    """A text without the URL and its password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return text.replace(url, shown(url))
+    for secret in (parsed.password, *(str(v) for key, v in parsed.query.items() if "pass" in key.lower())):
+        text = text.replace(secret, "***") if secret else text
+    return text.replace(url, shown(url))

@@ -1,0 +1,264 @@
+"""What a study taught: the judgements see what is there and nothing else, and the page is one file that needs no network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from plumbline.search.finish import finish
+from plumbline.search.judgements import Results, judge, next_search
+from plumbline.search.postmortem import importance, page
+from plumbline.search.space import Parameter, Space
+from plumbline.search.storage import open_storage
+from plumbline.search.study import Study
+
+LR = Parameter("optimiser.lr", "tag(log,interval(1e-4,1e-1))", 1e-4, 1e-1, None, True)
+WIDTH = Parameter("model.width", "range(1,65)", 1, 64, 1)
+KIND = Parameter("optimiser", "sgd,adamw", choices=("sgd", "adamw"))
+
+
+def study_of(folder: Path, parameters: tuple[Parameter, ...], **search: Any) -> Study:
+    settings = {"seeds": 1, "seed": 0, "also": [], "confirm": 0, "n_trials": 30, "max_failures": 10, "retry": 2}
+    return Study(
+        folder=folder, name="s", question="", command="scripts/train -m study=s search=tpe", cwd=str(folder), config_name="train",
+        config_dirs=[], fixed=["epochs=20"], space=Space(parameters), kind="tpe", search=settings | search, pruner={},
+        storage=None, created="2026-01-01T00:00:00", earlier=[],
+    )  # fmt: skip
+
+
+def results_of(folder: Path, parameters: tuple[Parameter, ...], rows: list[dict[str, Any]], **search: Any) -> Results:
+    """A study with these trials: point, value, and how each ended; its runs have folders where epochs are given."""
+    study = study_of(folder, parameters, **search)
+    opened = optuna.create_study(study_name="s", storage=open_storage(folder, None), direction="maximize")
+    opened.set_user_attr("objectives", [["val/accuracy", "maximise"]])
+    for number, row in enumerate(rows):
+        state = {"finished": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(
+            row.get("status", "finished"), TrialState.PRUNED
+        )
+        attributes = {"status": row.get("status", "finished"), **row.get("attributes", {})}
+        value = row["value"] if state == TrialState.COMPLETE else None
+        distributions = {p.name: p.distribution() for p in parameters if p.name in row["point"]}
+        options = {"params": row["point"], "distributions": distributions, "user_attrs": attributes}
+        opened.add_trial(create_trial(state=state, value=value, **options))
+        if "epoch" in row:
+            run(folder / f"{number:04d}", row)
+    return Results(study, opened)
+
+
+def run(folder: Path, row: dict[str, Any]) -> None:
+    folder.mkdir()
+    best = {"epoch": row["epoch"], "val/accuracy": row["value"]}
+    noise = row.get("noise", 0.01)
+    interval = {"val/accuracy": [row["value"] - 1.96 * noise, row["value"] + 1.96 * noise]}
+    (folder / "run.json").write_text(json.dumps({"status": "finished", "best": best, "interval": interval}))
+    (folder / "config.yaml").write_text("epochs: 20\n")
+    records = [
+        {"epoch": epoch, "val/accuracy": row["value"] - 0.01 * abs(epoch - row["epoch"])} for epoch in range(1, 21)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def said(results: Results) -> dict[str, str]:
+    return {one["id"].removeprefix("study."): one["severity"] for one in judge(results)}
+
+
+def bowl(centre: float, count: int = 30, noise: float = 0.003, seed: int = 0, **more: Any) -> list[dict[str, Any]]:
+    """Trials over the learning rate whose accuracy is best at 10**centre."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for place in draw.permutation(np.linspace(-4, -1, count)):
+        value = float(0.9 - 0.1 * (place - centre) ** 2 + noise * draw.normal())
+        rows.append({"point": {"optimiser.lr": float(10**place)}, "value": value, "epoch": 10, **more})
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_good_study_has_nothing_held_against_it(seed: int, tmp_path: Path) -> None:
+    found = said(results_of(tmp_path, (LR,), bowl(-2.5, seed=seed, noise=0.001)))
+    assert {name: found[name] for name in ("edge", "few", "lost", "late", "neighbours")} == dict.fromkeys(
+        ("edge", "few", "lost", "late", "neighbours"), "ok"
+    )
+
+
+@pytest.mark.parametrize(("centre", "end"), [(-1.0, "upper"), (-4.0, "lower")])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_best_at_the_end_of_the_space_is_said_and_the_next_space_goes_beyond(
+    centre, end, seed, tmp_path: Path
+) -> None:
+    results = results_of(tmp_path, (LR,), bowl(centre, seed=seed, noise=0.0005))
+    edge = next(one for one in judge(results) if one["id"] == "study.edge")
+    assert edge["severity"] == "warn"
+    assert f"at the {end} end" in edge["message"]
+    low, high = map(float, re.search(r"interval\(([^,]+),([^)]+)\)", next_search(results, {})).groups())
+    assert high > 0.2 if end == "upper" else low < 5e-5
+    assert (low > 1e-3) if end == "upper" else (high < 5e-3)
+
+
+def test_few_trials_for_many_parameters_are_said_with_how_many_would_do(tmp_path: Path) -> None:
+    draw, rows = np.random.default_rng(0), []
+    for _ in range(12):
+        point = {
+            "optimiser.lr": float(10 ** draw.uniform(-4, -1)),
+            "model.width": int(draw.integers(1, 65)),
+            "optimiser": "sgd",
+        }
+        rows.append({"point": point, "value": float(draw.uniform(0.5, 0.9))})
+    few = next(one for one in judge(results_of(tmp_path, (LR, WIDTH, KIND), rows)) if one["id"] == "study.few")
+    assert (few["severity"], "search.n_trials=30" in few["advice"]) == ("warn", True)
+
+
+def test_a_region_that_diverges_is_said_with_where_it_lies(tmp_path: Path) -> None:
+    rows = bowl(-3.0)
+    for row in rows:
+        if row["point"]["optimiser.lr"] > 0.03:
+            row |= {"status": "diverged"}
+            del row["epoch"]
+    lost = next(one for one in judge(results_of(tmp_path, (LR,), rows)) if one["id"] == "study.lost")
+    assert lost["severity"] == "warn"
+    assert "optimiser.lr was high in them" in lost["message"]
+    assert f"{sum(row.get('status') == 'diverged' for row in rows)} diverged of 30 trials" in lost["message"]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "name", "severity"), [(20, "late", "warn"), (10, "late", "ok"), (1, "early", "info")]
+)
+def test_a_best_at_its_last_or_first_epoch_is_said(epoch: int, name: str, severity: str, tmp_path: Path) -> None:
+    rows = bowl(-2.5)
+    for row in rows:
+        row["epoch"] = epoch
+    assert said(results_of(tmp_path, (LR,), rows))[name] == severity
+
+
+def test_a_gap_within_the_noise_of_the_seeds_is_no_gap(tmp_path: Path) -> None:
+    for name, spread, severity in (("near", 0.02, "info"), ("far", 0.0001, "ok")):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = bowl(-2.5, count=12, noise=0.0)
+        for row in rows:
+            value = row["value"]
+            row["attributes"] = {"values": [[value - spread], [value], [value + spread]]}
+        best = max(rows, key=lambda row: row["value"])
+        best["value"] += 0.004
+        assert said(results_of(folder, (LR,), rows, seeds=3))["gap"] == severity
+
+
+def test_a_lone_peak_is_called_luck(tmp_path: Path) -> None:
+    rows = bowl(-2.5, noise=0.001)
+    rows[7]["value"] = 0.99
+    for row in rows:
+        row["noise"] = 0.002
+    assert said(results_of(tmp_path, (LR,), rows))["neighbours"] == "warn"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_optimism_of_a_maximum_is_that_of_as_many_draws(seed: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(seed)
+    measured = np.mean([draw.normal(size=30).max() for _ in range(4000)])
+    text = next(
+        one["message"] for one in judge(results_of(tmp_path, (LR,), bowl(-2.5))) if one["id"] == "study.optimism"
+    )
+    told = float(re.search(r"better by ([\d.e-]+\d)", text)[1])
+    assert told == pytest.approx(0.01 * measured, rel=0.03)
+
+
+def test_the_next_space_keeps_the_choices_of_the_best_and_leaves_alone_what_matters_little(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    rows = []
+    for _ in range(40):
+        place, kind, width = draw.uniform(-4, -1), str(draw.choice(["sgd", "adamw"])), int(draw.integers(1, 65))
+        value = 0.9 - 0.05 * (place + 2.5) ** 2 - 0.2 * (kind == "sgd")
+        rows.append(
+            {
+                "point": {"optimiser.lr": float(10**place), "optimiser": kind, "model.width": width},
+                "value": float(value),
+            }
+        )
+    results = results_of(tmp_path, (LR, WIDTH, KIND), rows)
+    importances = importance(results)
+    assert min(importances, key=importances.get) == "model.width"
+    line = next_search(results, {"optimiser": 0.8, "optimiser.lr": 0.19, "model.width": 0.01})
+    assert line.startswith("scripts/train -m study=s-next search=tpe search.n_trials=40 epochs=20 ")
+    assert "optimiser=adamw" in line
+    assert f"model.width={results.best[0].params['model.width']}" in line
+    low, high = map(float, re.search(r"interval\(([^,]+),([^)]+)\)", line).groups())
+    assert 1e-4 <= low < 10**-2.5 < high <= 1e-1
+    assert high / low < 300
+
+
+def test_a_study_without_a_result_says_so(tmp_path: Path) -> None:
+    results = results_of(tmp_path, (LR,), [{"point": {"optimiser.lr": 0.1}, "value": 0, "status": "failed"}])
+    assert said(results) == {"none_finished": "fail"}
+    assert "No trial has finished" in page(results.study, results.opened)
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+EVIL = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def evil(tmp_path: Path) -> Path:
+    """The page of a study whose choices and last lines are not what anyone would want in a page."""
+    kind = Parameter("name", "…", choices=("plain", EVIL))
+    rows = bowl(-2.5, count=12)
+    for index, row in enumerate(rows):
+        row["point"]["name"] = ("plain", EVIL)[index % 2]
+    rows.append(
+        {"point": {"optimiser.lr": 0.1, "name": EVIL}, "value": 0, "status": "failed", "attributes": {"reason": EVIL}}
+    )
+    results = results_of(tmp_path, (LR, kind), rows)
+    results.study.question = EVIL
+    path = tmp_path / "report.html"
+    path.write_text(page(results.study, results.opened))
+    return path
+
+
+def test_the_page_is_one_file_with_plotly_in_it_once_and_no_address_to_load_from(evil: Path) -> None:
+    text = evil.read_text()
+    assert text.count("plotly.js v") == 1
+    assert "default-src 'none'" in text
+    outside = text[: text.index("<script>")] + text[text.rindex("</script>") :]
+    assert re.findall(r"(?:src|href)\s*=", outside.replace("&lt;img src=x", "")) == []
+    ours = text[text.rindex("<script>") :]  # what draws the pictures
+    assert ours.count("</script>") == 1
+    assert "<img" not in ours
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_browser_draws_every_picture_and_runs_nothing_of_the_trials(evil: Path, tmp_path: Path) -> None:
+    words = [
+        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=8000", "--dump-dom", f"file://{evil}",
+    ]  # fmt: skip
+    dom = subprocess.run(words, capture_output=True, text=True, timeout=120).stdout
+    assert "<title>study s</title>" in dom
+    for name in ("history", "importance", "slices", "parallel", "curves"):
+        assert re.search(rf'id="plot-{name}"[^>]*class="[^"]*js-plotly-plot', dom) or re.search(
+            rf'class="[^"]*js-plotly-plot[^"]*"[^>]*id="plot-{name}"', dom
+        ), name
+    assert "onerror=alert" not in re.sub(r"<script.*?</script>", "", dom, flags=re.S).replace(
+        "&lt;img src=x onerror=alert", ""
+    )
+
+
+def test_what_a_study_leaves_can_be_made_again_from_its_folder(search, tmp_path: Path) -> None:
+    done = search("study=s", "search=random", "search.n_trials=3", "space=learning_rate")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "outputs/studies/s"
+    table, best = ((folder / name).read_bytes() for name in ("trials.csv", "best.yaml"))
+    for name in ("trials.csv", "best.yaml", "report.html"):
+        (folder / name).unlink()
+    study = Study.read(folder)
+    finish(study, study.open())
+    assert ((folder / "trials.csv").read_bytes(), (folder / "best.yaml").read_bytes()) == (table, best)
+    assert (folder / "report.html").stat().st_size > 1_000_000

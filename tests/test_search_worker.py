@@ -1,0 +1,268 @@
+"""What becomes of a study when trials, workers and starters die: nothing is lost, nothing is done twice, all is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, TINY, trials
+
+KINDS = ["none", "raise", "segfault", "kill", "nan", "exit"]
+
+
+def test_whatever_ends_a_trial_ends_neither_its_worker_nor_the_study(faulty, tmp_path: Path) -> None:
+    done = faulty("study=s", f"step.kind={','.join(KINDS)}", "search.retry=1")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {row["step.kind"]: row for row in trials(tmp_path / "outputs/studies/s")}
+    assert {kind: row["status"] for kind, row in rows.items()} == {
+        "none": "finished", "raise": "failed", "segfault": "failed", "kill": "failed", "nan": "diverged", "exit": "failed",
+    }  # fmt: skip
+    assert "your code raised RuntimeError: a mistake of mine" in rows["raise"]["reason"]
+    assert "lab/step.py, line" in rows["raise"]["reason"]
+    assert rows["segfault"]["reason"] == "was ended by SIGSEGV, 2 times at the same place"
+    assert rows["kill"]["reason"] == "was ended by SIGKILL (no memory left, most likely), 2 times at the same place"
+    assert "the loss is not finite at epoch 2" in rows["nan"]["reason"]
+    for kind in ("raise", "segfault", "kill", "nan"):  # each is named on the terminal, too
+        assert rows[kind]["reason"].splitlines()[-1] in done.stdout
+    assert json.loads((tmp_path / "outputs/studies/s/0002/run.json").read_text())["restarts"] == 1
+
+
+def test_too_many_failures_end_a_study_with_the_last_words(faulty, tmp_path: Path) -> None:
+    words = ["study=s", "step.kind=raise", "seed=range(8)", "search.max_failures=2"]
+    done = faulty(*words)
+    assert done.returncode == 2
+    assert "search.max_failures=2: 3 trials failed" in done.stderr
+    assert "a mistake of mine" in done.stdout
+    assert len(list((tmp_path / "outputs/studies/s").glob("0*"))) == 3
+    again = faulty(*words)
+    assert (again.returncode, "3 trials failed" in again.stderr) == (2, True)
+    faulty(*words[:-1], "search.max_failures=8")
+    assert Counter(row["status"] for row in trials(tmp_path / "outputs/studies/s")) == {"failed": 8}
+
+
+# --- death -----------------------------------------------------------------------------------------------------------
+
+LONG = ["study=k", "search.workers=2", "search=random", "optimiser.lr=tag(log,interval(1e-4,1e-1))"]
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "plumbline.train", "-m", *TINY, *words]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def below(study: Path) -> list[int]:
+    """The processes of a study's workers and trials."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"plumbline.search.worker" in words and f"study={study}".encode() in words:
+            found.append(int(entry.parent.name))
+    return found
+
+
+def until(condition, seconds: float = 90) -> None:
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.01)
+
+
+def killed_once(folder: Path, moments: random.Random, *words: str) -> None:
+    """Start the command, wait until a trial is new, then kill workers, trials and starter, in any order."""
+    study = (folder / "outputs/studies/k").resolve()
+    before = set(study.glob("[0-9]*/run.json"))
+    process = start(folder, *words)
+    until(lambda: set(study.glob("[0-9]*/run.json")) != before or process.poll() is not None)
+    time.sleep(moments.uniform(0, 1.0))
+    numbers = [*below(study), process.pid]
+    moments.shuffle(numbers)
+    for number in numbers:
+        try:
+            os.kill(number, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.communicate()
+
+
+def survives(folder: Path, kills: int, count: int, seed: int) -> int:
+    words, moments = [*LONG, f"search.n_trials={count}", "epochs=8"], random.Random(seed)
+    for _ in range(kills):
+        killed_once(folder, moments, *words)
+    process = start(folder, *words)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    study = folder / "outputs/studies/k"
+    rows = trials(study)
+    assert Counter(row["status"] for row in rows) == {"finished": count}
+    assert [row["folder"] for row in rows] == [f"{number:04d}" for number in range(count)]
+    assert sorted(path.name for path in study.glob("[0-9]*")) == [f"{number:04d}" for number in range(count)]
+    assert len({row["optimiser.lr"] for row in rows}) == count
+    restarts = 0
+    for row in rows:
+        run = json.loads((study / row["folder"] / "run.json").read_text())
+        settings = yaml.safe_load((study / row["folder"] / "config.yaml").read_text())
+        assert settings["optimiser"]["lr"] == float(row["optimiser.lr"])
+        assert run["best"]["val/accuracy"] == float(row["val/accuracy"])
+        assert len((study / row["folder"] / "metrics.jsonl").read_text().splitlines()) == 8
+        restarts += run["restarts"]
+    return restarts
+
+
+def test_a_study_killed_with_its_workers_goes_on_to_its_total_with_nothing_lost_or_repeated(tmp_path: Path) -> None:
+    survives(tmp_path, 3, 12, seed=0)
+
+
+@pytest.mark.slow
+def test_ten_kills_of_forty_trials_leave_forty(tmp_path: Path) -> None:
+    assert survives(tmp_path, 10, 40, seed=1) >= 1  # some went on from a checkpoint
+
+
+def test_a_trial_of_a_dead_worker_goes_on_from_its_checkpoint_to_the_same_numbers(faulty, tmp_path: Path) -> None:
+    words = [
+        "--config-dir=lab/conf",
+        "allow=[plumbline,torch.nn,torch.optim,lab]",
+        "step=fault",
+        "step.kind=slow",
+        "seed=0",
+    ]
+    process = start(tmp_path, *words, "study=k")
+    study = (tmp_path / "outputs/studies/k").resolve()
+    until(
+        lambda: (study / "0000/metrics.jsonl").exists() and (study / "0000/metrics.jsonl").read_text().count("\n") >= 1
+    )
+    for number in below(study):
+        os.kill(number, signal.SIGKILL)
+    process.communicate()
+    other = faulty("study=k", "step.kind=slow", "seed=0")
+    assert other.returncode == 0, other.stdout + other.stderr
+    alone = faulty("study=alone", "step.kind=none", "seed=0")
+    assert alone.returncode == 0
+    run = json.loads((study / "0000/run.json").read_text())
+    assert run["restarts"] == 1
+    assert trials(study)[0]["val/accuracy"] == trials(study.parent / "alone")[0]["val/accuracy"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 85), (signal.SIGUSR1, 85)])
+def test_a_signal_to_the_starter_saves_all_trials_and_the_same_command_goes_on(
+    number, status, faulty, tmp_path: Path
+) -> None:
+    words = ["--config-dir=lab/conf", "allow=[plumbline,torch.nn,torch.optim,lab]", "step=fault", "step.kind=slow"]
+    words += ["seed=0,1,2", "study=k", "search.workers=2"]
+    process = start(tmp_path, *words)
+    study = (tmp_path / "outputs/studies/k").resolve()
+    until(lambda: (study / "0000/metrics.jsonl").exists())
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == status, output
+    assert "the same command goes on with it" in output
+    assert below(study) == []
+    process = start(tmp_path, *words)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert [row["status"] for row in trials(study)] == ["finished"] * 3
+    assert len({row["seed"] for row in trials(study)}) == 3
+
+
+# --- many workers ----------------------------------------------------------------------------------------------------
+
+RACE = """
+import sys, time
+from pathlib import Path
+from plumbline.search.study import Study
+from plumbline.search.worker import Asked, Outcome, Worker
+
+class Trivial(Worker):
+    def run(self, trial, seed, directory, judge):
+        from plumbline.search.trial import draw
+        draw(self.study, self.opened, trial._trial_id, trial.number)
+        directory.mkdir()  # raises where a folder would be used twice
+        return Outcome("finished", "", {"best": {"val/accuracy": trial.number / 1000}})
+
+worker = Trivial(Study.read(Path(sys.argv[1])), Asked(), float("inf"))
+begin = Path(sys.argv[1]) / "begin"
+Path(sys.argv[2]).touch()
+while not begin.exists():
+    time.sleep(0.001)
+worker.others_at_work = lambda: True
+while (trial := worker.take()) is not None:
+    worker.do(trial)
+worker.presence.leave()
+"""
+
+
+def race(study: Path, workers: int) -> float:
+    """Let workers do a prepared study whose trials do nothing; return the seconds it took."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    ready = [study / f"ready-{k}" for k in range(workers)]
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, str(study), str(flag)], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for flag in ready
+    ]
+    until(lambda: all(flag.exists() for flag in ready))
+    (study / "begin").touch()
+    began = time.monotonic()
+    for racer in racers:
+        _, error = racer.communicate(timeout=240)
+        assert racer.returncode == 0, error
+    return time.monotonic() - began
+
+
+def test_eight_racing_workers_do_exactly_the_trials_there_are(search, tmp_path: Path) -> None:
+    words = [
+        "study=r",
+        "search=random",
+        "search.n_trials=200",
+        "optimiser.lr=tag(log,interval(1e-4,1e-1))",
+        "search.workers=0",
+    ]
+    assert search(*words).returncode == 0
+    study = tmp_path / "outputs/studies/r"
+    seconds = race(study, 8)
+    from plumbline.search.study import Study
+
+    found = Study.read(study).open().get_trials()
+    assert Counter(trial.state.name for trial in found) == {"COMPLETE": 200}
+    assert [trial.number for trial in found] == list(range(200))
+    assert len({trial.params["optimiser.lr"] for trial in found}) == 200
+    assert len(list(study.glob("[0-9]*"))) == 200
+    print(f"{200 / seconds:.0f} trials/s")
+    assert 200 / seconds > 10  # 25 and more where nothing else is at work
+
+
+def test_a_trials_process_has_a_name_of_its_own_in_the_journal(tmp_path: Path) -> None:
+    """With its worker's, what the one did wrong would be raised in the other."""
+    import optuna
+
+    from plumbline.search.storage import open_storage
+    from plumbline.search.trial import of_its_own
+
+    study = optuna.create_study(study_name="s", storage=open_storage(tmp_path, None))
+    trial = study.ask()
+    study.tell(trial, 1.0)
+    child = os.fork()
+    if child == 0:
+        of_its_own(study)
+        try:
+            study._storage.set_trial_intermediate_value(trial._trial_id, 1, 0.5)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert study.trials[0].value == 1.0  # and is not raised here
