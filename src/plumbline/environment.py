@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -10,6 +11,8 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+SNAPSHOT = "snapshot.json"  # stands at the head of a copied tree, and says what it is a copy of
 
 
 def now() -> str:
@@ -48,6 +51,9 @@ def _cpu() -> str:
 
 def git_state() -> dict[str, Any] | None:
     """Commit, branch and, of a dirty tree, the diff of the code this run is made of; None outside a repository."""
+    noted = Path(__file__).resolve().parents[2] / SNAPSHOT
+    if noted.is_file():  # the repository around a copy is not what the copy was made from
+        return {key: value for key, value in json.loads(noted.read_text()).items() if key not in ("root", "left_out")}
 
     def git(*words: str) -> str:
         here = Path(__file__).resolve().parent
