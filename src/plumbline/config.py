@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from plumbline.contract import ConfigError, allowed, check_node, nearest, shown
 
 GROUPS = ("data", "model", "loss", "optimiser", "schedule", "init", "step")  # one option each
+PLACE = ("launcher", "cluster", "resources")  # where it runs: no part of what it is
 COMBINED = ("regulariser", "augment", "tracker")  # any number of options
 PRESETS = ("checks",)  # one option each, which holds many components
 FAMILIES = {  # phase of a run -> the families of checks that it asks; causes stand before consequences
@@ -63,6 +64,9 @@ class Config:
     augment: dict[str, Any] = field(default_factory=dict)
     tracker: dict[str, Any] = field(default_factory=dict)
     checks: Checks = field(default_factory=lambda: Checks())
+    launcher: dict[str, Any] = field(default_factory=dict)
+    cluster: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
     name: str = MISSING
     question: str = MISSING
     seed: int = MISSING

@@ -76,9 +76,10 @@ class Record:
         self._lock = lock(directory)
         for rubbish in directory.glob(".*.[0-9]*"):  # of a process that was killed while it wrote
             rubbish.unlink(missing_ok=True)
-        self.resumed, self.training = cfg.resume is not None, False
-        begun = (directory / "run.json").exists()  # a run killed in its first moment has none yet
-        if not self.resumed and (begun or (directory / "last.pt").exists()):
+        begun = (directory / "run.json").exists()  # a run killed in its first moment has none yet, nor has a queued one
+        trained = any(directory.glob("last.pt*"))
+        self.resumed, self.training = cfg.resume is not None and (begun or trained), False
+        if cfg.resume is None and (begun or trained):
             raise ConfigError(f"{directory}: holds a run already; go on with it by resume={directory}")
         self.began, self.earlier = time.monotonic(), 0.0
         self.found_as: dict[str, Any] | None = None
@@ -94,9 +95,8 @@ class Record:
                 process=_process(),
             )
             return
-        if not self.resumed:
-            write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
-            write_text(directory / "config.yaml", OmegaConf.to_yaml(findable(cfg), resolve=True))
+        if cfg.resume is None:
+            write_request(directory, cfg, overrides)
         elif (directory / "overrides.yaml").exists():
             overrides = list(OmegaConf.load(directory / "overrides.yaml"))
         self.run = {
@@ -187,6 +187,12 @@ class Record:
             file.write(json.dumps(_plain(epoch)) + "\n")
         self.run["best"] = best
         self.beat()
+
+
+def write_request(directory: Path, cfg: DictConfig, overrides: list[str]) -> None:
+    """What is asked of a run: with these two files its folder can be gone on with, from the very beginning, too."""
+    write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+    write_text(directory / "config.yaml", OmegaConf.to_yaml(findable(cfg), resolve=True))
 
 
 def findable(cfg: DictConfig) -> DictConfig:

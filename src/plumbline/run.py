@@ -28,6 +28,7 @@ from plumbline.report.figures import figures
 from plumbline.report.page import write_report
 from plumbline.scoring import Scoring, better, load_best
 from plumbline.signals import Left, Signals
+from plumbline.slurm.job import fate
 from plumbline.state import NotSaved, State
 from plumbline.trackers import Trackers
 
@@ -130,7 +131,7 @@ def follow(
             record.beat()
         console.step(state)
         if asked:
-            raise Left(asked)
+            raise Left(fate(asked))
     if waited():
         console.say(f"no better {objective} for {patience} epochs: ended early")
     if not state.records:  # no epoch was asked for: the network as it is
