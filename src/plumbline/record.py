@@ -105,7 +105,7 @@ class Record:
             "seed": cfg.seed, "objective": None, "direction": None,
             "best": None, "baseline": None, "baselines": [], "interval": None, "parameters": None, "data": None,
             "environment": environment(), "git": git_state(), "restarts": 0, "findings": [], "trackers": {},
-            "test": None, "error": None,
+            "test": None, "error": None, "processes": None,
         }  # fmt: skip
         self.note()
 
@@ -166,6 +166,11 @@ class Record:
             raise ConfigError(
                 f"resume={self.directory}: the data have changed since it began "
                 f"({earlier['fingerprint']} then, {fingerprint} now); start a new run"
+            )
+        if earlier and self.run["processes"] != facts["processes"]:
+            raise ConfigError(
+                f"resume={self.directory}: began with {self.run['processes']} processes, each with a batch of its own, and "
+                f"there are {facts['processes']} now: the steps would be others; start as many, or a new run"
             )
         self.note(
             data={

@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from plumbline import device, exits, tasks
+from plumbline.accompany import accompany
 from plumbline.assemble import assemble, mistakes_in, rehearse
 from plumbline.checks import baselines
 from plumbline.checks.bench import Bench
@@ -22,7 +23,8 @@ from plumbline.config import ConfigError, build, check_config
 from plumbline.console import Console
 from plumbline.contract import place
 from plumbline.data.core import Data
-from plumbline.loop import Diverged, fit, planned, updates_per_epoch
+from plumbline.distributed import World, joined
+from plumbline.loop import Diverged, Training, fit, planned, updates_per_epoch
 from plumbline.record import Clock, Record, save_predictions
 from plumbline.report.figures import figures
 from plumbline.report.page import write_report
@@ -35,7 +37,7 @@ from plumbline.trackers import Trackers
 END = object()
 
 
-def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals) -> float:
+def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals, world: World | None) -> float:
     """Train, keep the best weights, say what was found; return the best value of the objective on validation."""
     check_config(cfg)
     where = device.choose(cfg.device)
@@ -51,6 +53,7 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
     scoring = Scoring(data, training, cfg)
     with Record(directory, cfg, overrides) as record:
         facts = {"objective": objective, "direction": direction, "layers": layers}
+        facts["processes"] = 1 if world is None else world.size
         facts["baseline"] = tasks.baseline(data, training.loss)
         record.describe(data, training.model, where, planned(schedule, training.optimiser), **facts)
         word = state.load(directory / "last.pt") if record.resumed else None
@@ -59,7 +62,7 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
         record.training = True
         record.metrics(state.records)
 
-        updates = updates_per_epoch(len(data.train), cfg.batch_size, cfg.accumulate)
+        updates = updates_per_epoch(len(data.train), cfg.batch_size * facts["processes"], cfg.accumulate)
         console, checks = Console(cfg.epochs, updates, objective), Checks(cfg.checks, record)
         console.begin(record, state, word)
         if not state.records and not state.step:
@@ -72,11 +75,13 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
 
         with console, Trackers(cfg, record, console) as trackers:
             options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
+            if world is not None:
+                training.world = world
+                world.same(record.resumed)  # the others begin
             epochs = fit(training, state, data.train, step, schedule, **options)
+            told = (record, checks, trackers, console, signals)
             try:
-                follow(
-                    epochs, state, scoring, record, checks, trackers, console, signals, cfg.save_minutes, cfg.patience
-                )
+                follow(epochs, training, state, scoring, *told, cfg.save_minutes, cfg.patience)
             except Diverged as error:
                 checks.ask("curve", Curve.of(record.run, state.records, ended=True, broken=str(error)))
                 raise
@@ -96,7 +101,7 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
 
 
 def follow(
-    epochs: Iterator[dict[str, float] | None], state: State, scoring: Scoring, record: Record, checks: Checks,
+    epochs: Iterator[dict[str, float] | None], training: Training, state: State, scoring: Scoring, record: Record, checks: Checks,
     trackers: Trackers, console: Console, signals: Signals, save_minutes: float, patience: int | None,
 ) -> None:  # fmt: skip
     """Follow the training: score each epoch, keep the best, record, save; end early, or leave when asked."""
@@ -121,10 +126,12 @@ def follow(
         return patience is not None and bool(state.best) and state.epoch - state.best["epoch"] >= patience
 
     while not waited() and (epoch := next(epochs, END)) is not END:
-        asked = signals.asked  # once a turn: what is asked after the saving waits for the next
+        asked = (training.world or signals).asked  # once a turn: what is asked after the saving waits for the next
         if epoch is not None:
             keep(epoch)
             checks.stop()
+            if training.world is not None:
+                training.world.same((epoch["val/loss"], waited()))
         elif asked or saving.due():
             state.save(last)
         if beating.due():
@@ -141,9 +148,13 @@ def follow(
 def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str]) -> int:
     """`run`, with every way it can end turned into a sentence and an exit status; run.json has its own word by then."""
     go_on = f"go on with  scripts/train resume={directory}"
-    with Signals() as signals:
+    with Signals() as signals, joined(signals) as world:
+        if world is not None:
+            directory = world.same(directory)
+            if world.rank:
+                return accompany(cfg, directory, world)
         try:
-            run(cfg, directory, overrides, signals)
+            run(cfg, directory, overrides, signals, world)
         except Left as left:
             print(f"{left.status}, saved; {go_on}")
             return exits.BY_HAND if left.status == "stopped" else exits.TO_BE_CONTINUED
