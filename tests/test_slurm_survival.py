@@ -85,10 +85,9 @@ def test_a_job_whose_node_dies_goes_on_elsewhere(
     job = here.train(tmp_path, *LONG)
     until(lambda: trained(tmp_path, moment), f"epoch {moment}")
     node = here("squeue", "--noheader", "--format=%N", f"--jobs={job}").strip()
-    step = noted(tmp_path / "run")["process"]["id"]
     daemon = int((here.folder / "run" / f"slurmd-{node}.pid").read_text())
     keepers = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and f"slurmstepd: [{job}." in command_of(pid)]
-    for pid in (daemon, *keepers, step):  # all that a node without power would stop
+    for pid in (daemon, *keepers, *below(keepers)):  # all that a node without power would stop
         os.kill(pid, signal.SIGKILL)
     until(lambda: "RUNNING" not in here.state(job), "SLURM to miss the node")
     here(ROOT / "slurm/here/up")
@@ -97,6 +96,23 @@ def test_a_job_whose_node_dies_goes_on_elsewhere(
     assert (run["status"], run["restarts"]) == ("finished", 1), log(tmp_path)
     assert [record["epoch"] for record in records(tmp_path / "run")] == list(range(1, EPOCHS + 1))
     assert result(tmp_path / "run") == uninterrupted
+
+
+def below(processes: list[int]) -> list[int]:
+    """The processes that these started, and those that they did: the job's script, srun, and Python."""
+    found, parents = [], set(processes)
+    every = {int(pid): parent_of(pid) for pid in os.listdir("/proc") if pid.isdigit()}
+    while more := [pid for pid, parent in every.items() if parent in parents and pid not in found]:
+        found += more
+        parents |= set(more)
+    return found
+
+
+def parent_of(pid: str) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def command_of(pid: str) -> str:

@@ -124,7 +124,7 @@ def slurm(words: list[str], options: Options, missing_is_fine: bool = False) -> 
             f"launcher=slurm: {words[0]} gave no answer within 120 s; is the cluster in maintenance?"
         ) from error
     if done.returncode and not (missing_is_fine and "Invalid job id" in done.stderr):
-        hint = "; slurm/here/up starts it" if options.cluster.title == "slurm/here" else ""
+        hint = "; is slurm/here/up?" if options.cluster.title == "slurm/here" else ""
         said = (
             " ".join(re.sub(r"^\w+: (error: )?", "", line) for line in done.stderr.splitlines())
             or f"status {done.returncode}"
