@@ -16,17 +16,18 @@ from conftest import ROOT, composed
 from omegaconf import DictConfig, OmegaConf
 
 from plumbline.assemble import assemble, rehearse
-from plumbline.config import COMBINED, GROUPS, PRESETS, STUDY, build, check_config
+from plumbline.config import COMBINED, GROUPS, PLACE, PRESETS, STUDY, build, check_config
 from plumbline.data.core import Data, Spec, Split, Splits
 from plumbline.loop import fit, predict
 
 CONF, TESTS = ROOT / "conf", ROOT / "tests"
 CPU = torch.device("cpu")
 FILES = [file for file in sorted(CONF.glob("*/*.yaml")) if not file.stem.startswith("_")]
-ELSEWHERE = ("data", "experiment", *PRESETS, *STUDY)
+ELSEWHERE = ("data", "experiment", *PRESETS, *STUDY, *PLACE)
 OPTIONS = [(file.parent.name, file.stem) for file in FILES if file.parent.name not in ELSEWHERE]
 # The options of data need files: see test_options_data.py. Root values and experiments: test_root_values.py. Presets of
-# checks, and each threshold in them: test_checks_options.py. Those of a study are no run's: test_search_options.py.
+# checks, and each threshold in them: test_checks_options.py. Those of a study and of a place are no run's:
+# test_search_options.py, test_slurm_submit.py.
 
 
 class Given(NamedTuple):
@@ -188,7 +189,8 @@ def test_every_option_file_opens_with_a_sentence_that_says_what_it_is(file: Path
 
 
 def test_every_group_is_known_here() -> None:
-    assert {file.parent.name for file in FILES} == {*GROUPS, *COMBINED, *PRESETS, "experiment", *STUDY} - {"study"}
+    known = {*GROUPS, *COMBINED, *PRESETS, *PLACE, *STUDY, "experiment"} - {"study"}
+    assert {file.parent.name for file in FILES} == known
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)

@@ -11,7 +11,7 @@ from conftest import composed, noted, records
 from test_options import CONF, CPU, FILES, SHORT, TESTS, changed, images, is_test, numbers, option, usual
 
 from plumbline.assemble import assemble
-from plumbline.config import COMBINED, GROUPS, PRESETS, Config, check_config
+from plumbline.config import COMBINED, GROUPS, PLACE, PRESETS, Config, check_config
 from plumbline.scoring import Scoring
 
 MOVES = {  # values that move the numbers of a tiny run
@@ -42,7 +42,7 @@ PROVEN = {
 
 
 def test_every_root_value_has_its_proof() -> None:
-    values = set(Config.__annotations__) - {*GROUPS, *COMBINED, *PRESETS, "search", "space", "pruner"}
+    values = set(Config.__annotations__) - {*GROUPS, *COMBINED, *PRESETS, *PLACE, "search", "space", "pruner"}
     assert {*MOVES, *SHOWS, *PROVEN} == values
     assert [name for name in PROVEN.values() if not is_test(name)] == []
 

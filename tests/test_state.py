@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from plumbline.config import ConfigError
-from plumbline.state import NotSaved, State, before
+from plumbline.state import NotSaved, State, before, read, write
 
 
 def state_of(seed: int, width: int = 4) -> State:
@@ -128,3 +128,14 @@ def test_there_is_no_moment_without_a_last_checkpoint(tmp_path: Path, monkeypatc
     state_of(2).save(last)
     assert len(there) >= 6
     assert all(there)
+
+
+def test_a_kill_between_the_two_names_of_a_checkpoint_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    write({"step": 0}, path, keep=True)
+    os.link(path, before(path))  # as a kill leaves it that comes after the one renaming and before the other
+    for step in (1, 2, 3):
+        write({"step": step}, path, keep=True)
+        assert read(path)[0] == {"step": step}
+    assert read(before(path))[0] == {"step": 2}
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["last.pt", "last.pt.before"]

@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from plumbline.contract import ConfigError, allowed, check_node, nearest, shown
 
 GROUPS = ("data", "model", "loss", "optimiser", "schedule", "init", "step")  # one option each
+PLACE = ("launcher", "cluster", "resources")  # where it runs: no part of what it is
 COMBINED = ("regulariser", "augment", "tracker")  # any number of options
 STUDY = ("search", "space", "pruner", "study")  # keys of a study (-m); a run has none of them
 PRESETS = ("checks",)  # one option each, which holds many components
@@ -67,6 +68,9 @@ class Config:
     search: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=dict)
     pruner: dict[str, Any] = field(default_factory=dict)
+    launcher: dict[str, Any] = field(default_factory=dict)
+    cluster: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
     name: str = MISSING
     question: str = MISSING
     seed: int = MISSING

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from plumbline.data.core import Split
+from plumbline.distributed import World
 from plumbline.regularisers import Regulariser
 from plumbline.state import State
 
@@ -46,6 +47,7 @@ class Training:
     gradients: list[Tensor] = field(default_factory=list)  # the norm of each parameter's, if watching
     penalty: Tensor | float = 0.0  # of the last forward
     where: str = ""  # epoch, step and rate, for messages
+    world: World | None = None  # the other processes that train this network, if there are any
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The training loss of a batch, penalties included: augmented, regularised, in the chosen precision."""
@@ -59,9 +61,9 @@ class Training:
         penalties = [term for r in self.regularisers if (term := r.penalty(self.model, logits)) is not None]
         self.penalty = torch.stack(penalties).sum() if penalties else 0.0
         total = loss + self.penalty if penalties else loss
-        if total.device.type == "cpu" and not math.isfinite(
-            total.item()
-        ):  # elsewhere, to look is to wait: fit looks now and then
+        if (
+            total.device.type == "cpu" and self.world is None and not math.isfinite(total.item())
+        ):  # elsewhere, to look is to wait: fit looks now and then, and several processes must leave together
             raise Diverged(self.blame(x))
         return total
 
@@ -76,7 +78,9 @@ class Training:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def update(self) -> None:
-        """Clip the gradient and let the optimiser step."""
+        """Clip the gradient, the whole batch's, and let the optimiser step."""
+        if self.world is not None:
+            self.world.average(self.model)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimiser)
         if self.watching:
@@ -88,6 +92,13 @@ class Training:
         else:
             self.scaler.step(self.optimiser)
             self.scaler.update()
+
+    def idle(self) -> Tensor:
+        """An update of which this process has no sample; the loss it adds is nothing."""
+        self.clear()
+        self.update()
+        self.penalty = 0.0
+        return torch.zeros((), device=self.generator.device)
 
     @torch.no_grad()
     def blame(self, x: Tensor) -> str:
@@ -127,34 +138,42 @@ def fit(
     The order of an epoch and the randomness of a step are functions of (seed, epoch, step), so that a run which
     goes on in the middle of an epoch is the run that never stopped.
     """
-    model, optimiser = training.model, training.optimiser
-    updates = updates_per_epoch(len(train), batch_size, accumulate)
+    model, optimiser, world = training.model, training.optimiser, training.world
+    size = batch_size if world is None else batch_size * world.size  # of the batch that all processes share
+    updates = updates_per_epoch(len(train), size, accumulate)
     names = watched(model)
     while state.epoch < epochs:
         model.train()
-        order = epoch_order(len(train), seed, state.epoch)[: usable(len(train), batch_size)]
+        order = epoch_order(len(train), seed, state.epoch)[: usable(len(train), size)]
         seeds = np.random.SeedSequence([seed, state.epoch]).generate_state(updates, np.uint64)
         look_at = {int((k + 0.5) * updates / watch) for k in range(min(watch, updates))} if watch else set()
         seen_before, started = state.samples, time.perf_counter()
-        left = order[state.step * batch_size * accumulate :]
-        for batches in groups(train.batches(batch_size, left), accumulate):
+        left, whole = order[state.step * size * accumulate :], []
+        if world is not None:
+            left, whole = world.rows(left, batch_size)
+        turns = groups(train.batches(batch_size, left), accumulate)
+        for batches in turns if world is None else world.updates(turns, whole, accumulate):
             progress = (state.epoch + state.step / updates) / epochs
             multiplier = schedule(progress, state.scores)
             for group in optimiser.param_groups:
                 group["lr"] = group["initial_lr"] * multiplier
-            seed_all(int(seeds[state.step]), training.generator)
+            drawn = int(seeds[state.step])
+            seed_all(drawn if world is None else world.seed(drawn), training.generator)
             training.watching = state.step in look_at
             training.where = f"epoch {state.epoch + 1}, step {state.step + 1}, learning rate {group['lr']:.3g}"
             before = [parameter.detach().clone() for _, parameter in names] if training.watching else []
-            loss = step(training, batches)
+            loss, samples = step(training, batches) if batches else training.idle(), sum(len(y) for _, y in batches)
+            if world is not None:
+                (loss, training.penalty), samples = world.agree(loss, training.penalty), world.samples
+            looking = training.watching or (world is not None and loss.device.type == "cpu")
+            if looking and not torch.isfinite(loss):  # a step of one's own may not ask, nor does ours on a GPU
+                raise Diverged(training.blame(batches[-1][0] if batches else next(train.batches(1))[0]))
             if training.watching:
-                if not torch.isfinite(loss):  # a step of one's own may not ask, nor does ours on a GPU
-                    raise Diverged(training.blame(batches[-1][0]))
                 state.watch(training.gradients or gradient_norms(model), [p for _, p in names], before)
                 training.gradients = []
             if state.ema is not None:
                 state.ema.update_parameters(model)
-            state.count(loss, training.penalty, sum(len(y) for _, y in batches))
+            state.count(loss, training.penalty, samples)
             yield None
         if not math.isfinite(float(state.loss_sum)):
             raise Diverged(training.blame(next(train.batches(batch_size, order))[0]))

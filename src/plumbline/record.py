@@ -76,9 +76,10 @@ class Record:
         self._lock = lock(directory)
         for rubbish in directory.glob(".*.[0-9]*"):  # of a process that was killed while it wrote
             rubbish.unlink(missing_ok=True)
-        self.resumed, self.training = cfg.resume is not None, False
-        begun = (directory / "run.json").exists()  # a run killed in its first moment has none yet
-        if not self.resumed and (begun or (directory / "last.pt").exists()):
+        begun = (directory / "run.json").exists()  # a run killed in its first moment has none yet, nor has a queued one
+        trained = any(directory.glob("last.pt*"))
+        self.resumed, self.training = cfg.resume is not None and (begun or trained), False
+        if cfg.resume is None and (begun or trained):
             raise ConfigError(f"{directory}: holds a run already; go on with it by resume={directory}")
         self.began, self.earlier = time.monotonic(), 0.0
         self.found_as: dict[str, Any] | None = None
@@ -94,9 +95,8 @@ class Record:
                 process=_process(),
             )
             return
-        if not self.resumed:
-            write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
-            write_text(directory / "config.yaml", OmegaConf.to_yaml(findable(cfg), resolve=True))
+        if cfg.resume is None:
+            write_request(directory, cfg, overrides)
         elif (directory / "overrides.yaml").exists():
             overrides = list(OmegaConf.load(directory / "overrides.yaml"))
         self.run = {
@@ -105,7 +105,7 @@ class Record:
             "seed": cfg.seed, "objective": None, "direction": None,
             "best": None, "baseline": None, "baselines": [], "interval": None, "parameters": None, "data": None,
             "environment": environment(), "git": git_state(), "restarts": 0, "findings": [], "trackers": {},
-            "test": None, "error": None,
+            "test": None, "error": None, "processes": None,
         }  # fmt: skip
         self.note()
 
@@ -167,6 +167,11 @@ class Record:
                 f"resume={self.directory}: the data have changed since it began "
                 f"({earlier['fingerprint']} then, {fingerprint} now); start a new run"
             )
+        if earlier and self.run["processes"] != facts["processes"]:
+            raise ConfigError(
+                f"resume={self.directory}: began with {self.run['processes']} processes, each with a batch of its own, and "
+                f"there are {facts['processes']} now: the steps would be others; start as many, or a new run"
+            )
         self.note(
             data={
                 **asdict(data.spec),
@@ -187,6 +192,12 @@ class Record:
             file.write(json.dumps(_plain(epoch)) + "\n")
         self.run["best"] = best
         self.beat()
+
+
+def write_request(directory: Path, cfg: DictConfig, overrides: list[str]) -> None:
+    """What is asked of a run: with these two files its folder can be gone on with, from the very beginning, too."""
+    write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+    write_text(directory / "config.yaml", OmegaConf.to_yaml(findable(cfg), resolve=True))
 
 
 def findable(cfg: DictConfig) -> DictConfig:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from plumbline import device, exits, tasks
+from plumbline.accompany import accompany
 from plumbline.assemble import assemble, mistakes_in, rehearse
 from plumbline.checks import baselines
 from plumbline.checks.bench import Bench
@@ -23,12 +24,14 @@ from plumbline.config import ConfigError, build, check_config
 from plumbline.console import Console
 from plumbline.contract import place
 from plumbline.data.core import Data
-from plumbline.loop import Diverged, fit, planned, updates_per_epoch
+from plumbline.distributed import World, joined
+from plumbline.loop import Diverged, Training, fit, planned, updates_per_epoch
 from plumbline.record import Clock, Record, save_predictions
 from plumbline.report.figures import figures
 from plumbline.report.page import write_report
 from plumbline.scoring import Scoring, better, load_best
 from plumbline.signals import Left, Signals
+from plumbline.slurm.job import fate
 from plumbline.state import NotSaved, State
 from plumbline.trackers import Trackers
 
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
 END = object()
 
 
-def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals, judge: Judge | None) -> float:
+def run(
+    cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals, world: World | None, judge: Judge | None
+) -> float:
     """Train, keep the best weights, say what was found; return the best value of the objective on validation."""
     check_config(cfg)
     where = device.choose(cfg.device)
@@ -54,6 +59,7 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
     scoring = Scoring(data, training, cfg)
     with Record(directory, cfg, overrides) as record:
         facts = {"objective": objective, "direction": direction, "layers": layers}
+        facts["processes"] = 1 if world is None else world.size
         facts["baseline"] = tasks.baseline(data, training.loss)
         record.describe(data, training.model, where, planned(schedule, training.optimiser), **facts)
         word = state.load(directory / "last.pt") if record.resumed else None
@@ -62,7 +68,7 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
         record.training = True
         record.metrics(state.records)
 
-        updates = updates_per_epoch(len(data.train), cfg.batch_size, cfg.accumulate)
+        updates = updates_per_epoch(len(data.train), cfg.batch_size * facts["processes"], cfg.accumulate)
         console, checks = Console(cfg.epochs, updates, objective), Checks(cfg.checks, record)
         console.begin(record, state, word)
         if not state.records and not state.step:
@@ -75,9 +81,13 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
 
         with console, Trackers(cfg, record, console) as trackers:
             options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
+            if world is not None:
+                training.world = world
+                world.same(record.resumed)  # the others begin
             epochs = fit(training, state, data.train, step, schedule, **options)
+            told = (record, checks, trackers, console, signals)
             try:
-                follow(epochs, state, scoring, record, checks, trackers, console, signals, judge, cfg)
+                follow(epochs, training, state, scoring, *told, judge, cfg)
             except Diverged as error:
                 checks.ask("curve", Curve.of(record.run, state.records, ended=True, broken=str(error)))
                 raise
@@ -98,7 +108,7 @@ def run(cfg: DictConfig, directory: Path, overrides: list[str], signals: Signals
 
 
 def follow(
-    epochs: Iterator[dict[str, float] | None], state: State, scoring: Scoring, record: Record, checks: Checks,
+    epochs: Iterator[dict[str, float] | None], training: Training, state: State, scoring: Scoring, record: Record, checks: Checks,
     trackers: Trackers, console: Console, signals: Signals, judge: Judge | None, cfg: DictConfig,
 ) -> None:  # fmt: skip
     """Follow the training: score each epoch, keep the best, record, save; end early, or leave when asked."""
@@ -123,10 +133,12 @@ def follow(
         return cfg.patience is not None and bool(state.best) and state.epoch - state.best["epoch"] >= cfg.patience
 
     while not waited() and (epoch := next(epochs, END)) is not END:
-        asked = signals.asked  # once a turn: what is asked after the saving waits for the next
+        asked = (training.world or signals).asked  # once a turn: what is asked after the saving waits for the next
         if epoch is not None:
             keep(epoch)
             checks.stop()
+            if training.world is not None:
+                training.world.same((epoch["val/loss"], waited()))
             if judge is not None and judge.hopeless(state.epoch, epoch[objective]):
                 raise Left("pruned")
         elif asked or saving.due():
@@ -135,7 +147,7 @@ def follow(
             record.beat()
         console.step(state)
         if asked:
-            raise Left(asked)
+            raise Left(fate(asked))
     if waited():
         console.say(f"no better {objective} for {cfg.patience} epochs: ended early")
     if not state.records:  # no epoch was asked for: the network as it is
@@ -145,9 +157,13 @@ def follow(
 def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str], judge: Judge | None = None) -> int:
     """`run`, with every way it can end turned into a sentence and an exit status; run.json has its own word by then."""
     go_on = f"go on with  scripts/train resume={directory}"
-    with Signals() as signals:
+    with Signals() as signals, joined(signals) as world:
+        if world is not None:
+            directory = world.same(directory)
+            if world.rank:
+                return accompany(cfg, directory, world)
         try:
-            run(cfg, directory, overrides, signals, judge)
+            run(cfg, directory, overrides, signals, world, judge)
         except Left as left:
             if left.status == "pruned":
                 print("pruned: other trials were better by now")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from plumbline import tasks
 from plumbline.data.core import Data, Scale, Split
+from plumbline.distributed import World
 from plumbline.loop import Diverged, Training, first_nonfinite, predict
 from plumbline.state import State, read
 
@@ -25,9 +26,17 @@ class Scoring:
         chosen = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[: cfg.train_eval]
         self.part = chosen.sort().values
 
-    def outputs(self, network: nn.Module, split: Split, order: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """(outputs (N, outputs), loss of each sample (N,), targets)."""
-        outputs, targets = predict(network, split, self.batch_size, self.training.autocast, order)
+    def outputs(
+        self, network: nn.Module, split: Split, order: Tensor | None = None, world: World | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(outputs (N, outputs), loss of each sample (N,), targets); each process of a world looks at a part of them."""
+        rows = order
+        if world is not None:
+            every = torch.arange(len(split)) if order is None else order
+            rows = every[list(world.part(len(every)))]
+        outputs, targets = predict(network, split, self.batch_size, self.training.autocast, rows)
+        if world is not None:
+            outputs, targets = world.gather(outputs, len(every)), world.gather(targets, len(every))
         broken = ~outputs.isfinite().all(1)
         if broken.any():
             row = int(broken.nonzero()[0]) if order is None else int(order[broken.nonzero()[0].cpu()])
@@ -38,7 +47,7 @@ class Scoring:
 
     def metrics(self, network: nn.Module, split: Split, prefix: str, order: Tensor | None = None) -> dict[str, float]:
         """The loss and the task's metrics on a split, named `<prefix>/<metric>`."""
-        outputs, losses, targets = self.outputs(network, split, order)
+        outputs, losses, targets = self.outputs(network, split, order, self.training.world)
         found = {"loss": losses.mean().item(), **tasks.score(self.data.spec, outputs, targets, self.data.target_scale)}
         return {f"{prefix}/{name}": value for name, value in found.items()}
 

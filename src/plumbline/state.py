@@ -146,6 +146,7 @@ def write(content: dict[str, Any], path: Path, keep: bool = False) -> None:
             spare = temporary.with_name(temporary.name + ".before")
             os.link(path, spare)  # both names at once: there is no moment without a last checkpoint
             os.replace(spare, before(path))
+            spare.unlink(missing_ok=True)  # killed right here once, both are one file, and replacing does nothing
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's own writer turns a full disk into a RuntimeError
         raise NotSaved(

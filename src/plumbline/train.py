@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from plumbline import config, mistakes
+from plumbline.environment import SNAPSHOT
 from plumbline.exits import BY_HAND, DONE, MISTAKE, TO_BE_CONTINUED
 
 _HERE = Path(__file__).resolve()
@@ -48,12 +50,17 @@ def main() -> int:
         for cfg, known in jobs:
             mistakes.check_choices(known.runtime.choices)
             if is_study(known):
+                if cfg.launcher:
+                    raise config.ConfigError(
+                        "launcher=slurm: is for single runs; a study's workers may be jobs of yours, each with the line "
+                        "python -m plumbline.search.worker study=<name>"
+                    )
                 from plumbline.search.start import start as start_study
 
                 status = start_study(cfg, known, words, folders)
                 continue
             overrides = OmegaConf.to_container(known.overrides.task, resolve=False)
-            status = max(status, start(cfg, Path(known.runtime.output_dir), overrides))
+            status = max(status, start(cfg, Path(known.runtime.output_dir), overrides, folders[1:]))
             if status in (BY_HAND, TO_BE_CONTINUED):
                 break  # who stops one stops them all
     except mistakes.COMPOSITION as error:
@@ -72,8 +79,9 @@ def is_study(known: DictConfig) -> bool:
     return known.mode == RunMode.MULTIRUN and known.sweeper._target_.startswith("hydra_plugins.plumbline_study.")
 
 
-def start(cfg: DictConfig, directory: Path, overrides: list[str]) -> int:
-    """Check what needs no torch, then import it and run; return the exit status."""
+def start(cfg: DictConfig, directory: Path, overrides: list[str], folders: list[Path]) -> int:
+    """Check what needs no torch, then import it and run; return the exit status. folders: those of --config-dir."""
+    cfg, place, overrides = apart(cfg, overrides)
     if "resume" in cfg and cfg.resume is not None:
         from plumbline.record import read_config
 
@@ -89,6 +97,13 @@ def start(cfg: DictConfig, directory: Path, overrides: list[str]) -> int:
         for key in config.STUDY:
             cfg.pop(key, None)
     config.check_values(cfg)
+    if place.launcher:
+        from plumbline.record import MAY_CHANGE
+        from plumbline.slurm import options, submit
+
+        extra = [override for override in overrides if override.partition("=")[0] in MAY_CHANGE[1:]]
+        extra += [f"--config-dir={folder}" for folder in folders]
+        return submit.submit(cfg, directory, overrides, options.read(place), extra)
     from plumbline.run import run_to_the_end
 
     return run_to_the_end(cfg, directory, overrides)
@@ -99,6 +114,24 @@ def check_alone(overrides: list[str]) -> None:
     for override in overrides:
         if override.lstrip("+~").partition("=")[0].partition(".")[0] in config.STUDY:
             raise config.ConfigError(f"{override}: is for a search over many runs: put -m in front")
+
+
+def apart(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, DictConfig, list[str]]:
+    """The run itself, where it is to run, and the words for the run: the same run is the same record anywhere."""
+    place = {group: cfg[group] for group in config.PLACE if group in cfg}
+    for_the_run = [
+        word for word in overrides if word.lstrip("+~").partition("=")[0].partition(".")[0] not in config.PLACE
+    ]
+    if len(for_the_run) < len(overrides) and not place["launcher"]:
+        word = next(word for word in overrides if word not in for_the_run)
+        raise config.ConfigError(
+            f"{word}: says where to run, which is here without launcher=slurm; say that too, or leave it out"
+        )
+    place = OmegaConf.masked_copy(cfg, list(place))  # with the interpolations between the three
+    cfg = cfg.copy()
+    for group in place:
+        cfg[group] = {}
+    return cfg, place, for_the_run
 
 
 def only_trusted(cfg: DictConfig, overrides: list[str]) -> None:
@@ -132,11 +165,18 @@ def config_dirs(arguments: list[str]) -> list[Path]:
 
 
 def code_folders(arguments: list[str]) -> list[str]:
-    """Where a user's own modules may lie: the current folder, each --config-dir and the folder that holds it."""
+    """Where a user's own modules may lie: the current folder, each --config-dir and the folder that holds it.
+
+    Run from a copy of the tree, what lies in the tree is taken from the copy.
+    """
     folders = [Path.cwd()]
     for folder in config_dirs(arguments):
         folders += [folder, folder.parent]
-    return [str(folder) for folder in folders]
+    if not (note := _HERE.parents[2] / SNAPSHOT).is_file():
+        return [str(folder) for folder in folders]
+    copy, tree = note.parent, Path(json.loads(note.read_text())["root"])
+    copies = [copy / folder.relative_to(tree) for folder in folders if folder.is_relative_to(tree)]
+    return [str(folder) for folder in copies + folders]  # what was not copied is found where it lies
 
 
 if __name__ == "__main__":

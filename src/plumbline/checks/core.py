@@ -55,7 +55,9 @@ class Checks:
             if finding is not None:
                 seconds = time.perf_counter() - began
                 found.append({"id": name, "phase": phase, **asdict(finding), "seconds": seconds})
-        self.record.found(phase, found)
+        before = [(it["id"], it["message"]) for it in self.record.run["findings"] if it["phase"] == phase]
+        if before != [(it["id"], it["message"]) for it in found]:  # to note is to write two files
+            self.record.found(phase, found)
 
     def _answer(self, name: str, node: DictConfig, subject: Any) -> Finding | None:
         if muted(name, self.cfg.mute):
