@@ -23,7 +23,7 @@ TRAIN = [line for line in COMMANDS if line.startswith("scripts/train")]
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tree, as a clone would have it, with the files that the README tells to add."""
     folder = tmp_path_factory.mktemp("clone")
-    for part in ("conf", "src"):
+    for part in ("conf", "src", "slurm"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name, content in re.findall(r"^`((?:src|conf)/[^`]+)`\n```\w+\n(.*?)```", TEXT, re.S | re.M):
         assert not (folder / name).exists(), name
