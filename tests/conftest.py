@@ -60,12 +60,19 @@ def composed(*overrides: str):
 
 
 @pytest.fixture
-def run(tmp_path: Path):
-    """`run(*overrides, folder="run")` trains in this process; returns (exit status, the run's folder)."""
+def run(tmp_path: Path, request: pytest.FixtureRequest):
+    """`run(*overrides, folder="run")` trains in this process; returns (exit status, the run's folder).
+
+    Only where the tests are of the checks are they made: they take longer than so small a training.
+    """
     from plumbline.run import run_to_the_end
+
+    preset = "quick" if request.module.__name__.startswith("test_checks") else "off"
 
     def go(*overrides: str, folder: str = "run") -> tuple[int, Path]:
         words = ["threads=1", "bootstrap=20", f"outputs={tmp_path}", *overrides]
+        if not any(word.startswith("checks=") for word in overrides):
+            words.append(f"checks={preset}")
         return run_to_the_end(composed(*words), tmp_path / folder, words), tmp_path / folder
 
     return go

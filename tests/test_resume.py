@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 EVERYTHING = [
     "model=cnn", "model.channels=[4,4]", "model.hidden=[16]", "model.norm=batch", "regulariser=[dropout,mixup,l2]",
     "augment=[shift]", "ema=0.9", "schedule=cosine_restarts", "accumulate=2", "grad_clip=1.0", "precision=bf16",
-    "epochs=10", "batch_size=32", "save_minutes=0.001", "threads=1", "bootstrap=10", "data.subset=600",
+    "epochs=10", "batch_size=32", "save_minutes=0.001", "threads=1", "bootstrap=10", "data.subset=600", "checks=off",
 ]  # fmt: skip
 
 

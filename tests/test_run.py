@@ -20,7 +20,7 @@ QUICK = ["data.subset=200", "epochs=2"]
 
 
 def test_the_default_run_reaches_096_on_digits_and_leaves_its_whole_folder(run) -> None:
-    status, folder = run()
+    status, folder = run("checks=quick")
     found = noted(folder)
     assert status == 0
     assert found["best"]["val/accuracy"] >= 0.96
@@ -82,7 +82,7 @@ def test_the_train_metrics_are_measured_as_the_validation_metrics_are(run) -> No
 
 
 def test_no_epoch_scores_the_network_as_it_is(run) -> None:
-    status, folder = run("epochs=0")
+    status, folder = run("epochs=0", "checks=quick")
     found = noted(folder)
     assert (status, found["status"], found["best"]["epoch"]) == (0, "finished", 0)
     assert found["best"]["val/loss"] == pytest.approx(np.log(10), abs=0.1)

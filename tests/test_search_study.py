@@ -343,3 +343,33 @@ def test_status_reads_a_study_and_imports_no_torch(search, tmp_path: Path) -> No
     assert done.stdout.splitlines()[-1] == "False 0"
     assert "2 of 2 trials ended: 2 finished; best val/accuracy" in done.stdout
     assert TINY[0] in done.stdout  # the command
+
+
+@pytest.mark.slow
+def test_asha_finds_the_same_best_within_noise_with_half_the_epochs(train, tmp_path: Path) -> None:
+    words = [
+        "data=digits",
+        "epochs=27",
+        "threads=1",
+        "bootstrap=1",
+        "search=random",
+        "search.n_trials=20",
+        "search.workers=2",
+    ]
+    words += ["optimiser.lr=tag(log,interval(1e-4,1e-1))", "model.hidden=choice([64],[128,64],[16])"]
+    differences, epochs = [], {"none": 0, "asha": 0}
+    for seed in range(5):
+        best = {}
+        for pruner in epochs:
+            done = train("-m", f"study={pruner}{seed}", f"pruner={pruner}", f"search.seed={seed}", *words)
+            assert done.returncode == 0, done.stderr
+            folder = study_of(tmp_path, f"{pruner}{seed}")
+            rows = [row for row in trials(folder) if row["status"] == "finished"]
+            best[pruner] = max(float(row["val/accuracy"]) for row in rows)
+            epochs[pruner] += sum(len(file.read_text().splitlines()) for file in folder.glob("0*/metrics.jsonl"))
+        differences.append(best["none"] - best["asha"])
+    print(f"best without less best with: {[round(d, 4) for d in differences]}; epochs {epochs}")
+    assert epochs["none"] == 5 * 20 * 27
+    assert epochs["asha"] <= 0.5 * epochs["none"]
+    noise = math.sqrt(0.97 * 0.03 / 359)  # of an accuracy of 0.97 on 359 samples
+    assert statistics.mean(differences) <= noise

@@ -266,3 +266,62 @@ def test_a_trials_process_has_a_name_of_its_own_in_the_journal(tmp_path: Path) -
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert study.trials[0].value == 1.0  # and is not raised here
+
+
+# --- presence --------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_is_alive_while_its_process_is_and_dead_when_it_was_killed(tmp_path: Path) -> None:
+    from plumbline.search import presence
+
+    child = os.fork()
+    if child == 0:
+        presence.Presence(tmp_path)
+        time.sleep(60)
+    until(
+        lambda: (names := presence.workers(tmp_path) if (tmp_path / "workers").exists() else []) != [] and bool(names)
+    )
+    (name,) = presence.workers(tmp_path)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert not presence.alive(tmp_path, name)
+    assert not presence.alive(tmp_path, "nobody")
+    assert not presence.alive(tmp_path, None)
+
+
+def test_a_worker_of_another_machine_is_alive_as_long_as_it_gives_signs_of_life(tmp_path: Path) -> None:
+    from plumbline.search import presence
+
+    there = presence.Presence(tmp_path)
+    path = tmp_path / "workers" / there.name
+    for where in ("another boot", None):  # None: a disk on which nothing can be locked
+        path.write_text(json.dumps({"locked_on": where, "task": None}))
+        assert presence.alive(tmp_path, there.name)
+        os.utime(path, (0, time.time() - presence.STALE - 1))
+        assert not presence.alive(tmp_path, there.name)
+        there.touched = -1e9
+        there.beat()
+        assert presence.alive(tmp_path, there.name)
+
+
+def test_a_requeued_task_knows_that_it_was_the_one_before(tmp_path: Path, monkeypatch) -> None:
+    from plumbline.search import presence
+
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    before = presence.Presence(tmp_path)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
+    other = presence.Presence(tmp_path)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    presence.Presence(tmp_path)
+    assert not presence.alive(tmp_path, before.name)
+    assert presence.alive(tmp_path, other.name)
+
+
+def test_every_worker_has_a_gpu_of_its_own_where_there_are_several(monkeypatch) -> None:
+    from plumbline.search.worker import devices
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,GPU-1a")
+    assert devices() == ["2", "5", "GPU-1a"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert devices() == []
