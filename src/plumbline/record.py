@@ -248,10 +248,16 @@ def save_predictions(path: Path, data: Data, split: Split, outputs: Tensor, loss
     elif data.target_scale is not None:
         outputs, targets = data.target_scale.inverse(outputs), data.target_scale.inverse(targets)
     arrays = {"targets": targets, "outputs": outputs, "losses": losses, "worst": worst, "worst_inputs": inputs}
+    named = {key: array.contiguous().cpu().numpy() for key, array in arrays.items()}
+    save_arrays(path, ids=split.ids, **named)
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """An .npz file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
-            np.savez(file, ids=split.ids, **{key: array.contiguous().cpu().numpy() for key, array in arrays.items()})
+            np.savez(file, **arrays)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -19,14 +19,15 @@ from plumbline.checks.bench import Bench
 from plumbline.checks.core import CheckFailed, Checks
 from plumbline.checks.curve import Curve
 from plumbline.checks.result import Result
-from plumbline.checks.view import View
+from plumbline.checks.view import View, seen
 from plumbline.config import ConfigError, build, check_config
 from plumbline.console import Console
 from plumbline.contract import place
 from plumbline.data.core import Data
 from plumbline.distributed import World, joined
 from plumbline.loop import Diverged, Training, fit, planned, updates_per_epoch
-from plumbline.record import Clock, Record, save_predictions
+from plumbline.record import Clock, Record, save_arrays, save_predictions
+from plumbline.report import SEEN
 from plumbline.report.figures import figures
 from plumbline.report.page import write_report
 from plumbline.scoring import Scoring, better, load_best
@@ -74,6 +75,8 @@ def run(
         if not state.records and not state.step:
             view = View(data, cfg, record.run["parameters"])
             checks.ask("audit", view)
+            if cfg.checks.data:
+                save_arrays(directory / SEEN, **seen(view))
             baselines.measure(cfg.checks, checks, view, training.loss)
             checks.ask("probes", Bench(cfg, data, where))
             console.findings(record.run["findings"])

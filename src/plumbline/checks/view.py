@@ -202,3 +202,52 @@ def nearest(queries: Tensor, keys: Tensor, count: int, itself: bool = False) -> 
         best = found.topk(count, largest=False)
         distances.append(best.values), rows.append(best.indices)
     return torch.cat(distances), torch.cat(rows)
+
+
+# --- what a person shall see of it -----------------------------------------------------------------------------------
+
+EACH = 10  # images of a class in the grid
+CLASSES = 20  # rows of the grid
+FEATURES = 12  # whose distributions are drawn
+BINS = 24
+
+
+def seen(view: View) -> dict[str, np.ndarray]:
+    """Small arrays for the report's pictures of the data: images by class, class counts, histograms, a map in two axes."""
+    parts = (view.train, view.val)
+    found: dict[str, np.ndarray] = {}
+    if view.classes:
+        counts = [
+            torch.bincount(split.targets.cpu(), minlength=view.spec.outputs)
+            for split in (view.data.train, view.data.val)
+        ]
+        found["class_counts"] = torch.stack(counts).numpy()
+    if view.images and view.classes:
+        rows = [
+            row
+            for label in range(min(view.spec.outputs, CLASSES))
+            for row in (view.train.y == label).nonzero()[:EACH, 0]
+        ]
+        x = view.train.x[rows]
+        found["images"] = (x if view.data.scale is None else view.data.scale.inverse(x)).numpy()
+        found["image_labels"] = view.train.y[rows].numpy()
+    two = torch.cat([x[:, :2] for x in view.reduced])
+    if two.shape[1] == 2:
+        y = torch.cat([part.y if view.classes else part.y[:, 0] for part in parts])
+        found |= {"map": two.numpy(), "map_split": np.repeat([0, 1], [len(part) for part in parts]), "map_y": y.numpy()}
+    return found | histograms(view)
+
+
+def histograms(view: View) -> dict[str, np.ndarray]:
+    """Counts (features, 2, bins) of train and validation, and edges: of all pixels, or of the columns that differ most."""
+    train, val = (x.numpy() for x in view.flat)
+    if view.images:
+        columns, names = [(train.ravel(), val.ravel())], ["pixels"]
+    else:
+        apart = np.abs(train.mean(0) - val.mean(0)) / (train.std(0) + 1e-12)
+        chosen = np.argsort(-apart, kind="stable")[:FEATURES]
+        known = view.spec.features or [f"x{column + 1}" for column in range(train.shape[1])]
+        columns, names = [(train[:, k], val[:, k]) for k in chosen], [str(known[k]) for k in chosen]
+    edges = [np.histogram_bin_edges(np.concatenate(pair), BINS) for pair in columns]
+    counts = [[np.histogram(one, ends)[0] for one in pair] for pair, ends in zip(columns, edges, strict=True)]
+    return {"histograms": np.array(counts), "edges": np.array(edges), "histogram_names": np.array(names)}

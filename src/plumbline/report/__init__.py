@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+SEEN = "data.npz"
 MOST_COUNTS = 12  # classes whose confusion matrix has its counts written in
 DASH = "\u2013"  # of a range, or of what is not there
 METRICS = {
@@ -33,6 +34,7 @@ class Folder:
     run: dict[str, Any] = field(default_factory=dict)  # run.json
     records: list[dict[str, Any]] = field(default_factory=list)  # metrics.jsonl, one an epoch
     predictions: dict[str, np.ndarray] = field(default_factory=dict)  # of validation, at the best epoch
+    seen: dict[str, np.ndarray] = field(default_factory=dict)  # of the data, what the audit looked at
     config: str = ""  # config.yaml as it stands
     settings: dict[str, Any] = field(default_factory=dict)  # the same, parsed
     overrides: list[str] = field(default_factory=list)
@@ -135,6 +137,8 @@ def read(directory: Path) -> Folder:
     folder.run = load("run.json", lambda path: json.loads(path.read_text("utf-8")), dict)
     folder.records = load("metrics.jsonl", lambda path: list(_records(path.read_text("utf-8"))), list)
     folder.predictions = load("predictions.npz", _arrays, dict)
+    if (folder.path / SEEN).exists():  # there is none where nothing was audited
+        folder.seen = load(SEEN, _arrays, dict)
     folder.config = load("config.yaml", lambda path: path.read_text("utf-8"), str)
     folder.settings = load("config.yaml", lambda path: yaml.safe_load(folder.config), dict) if folder.config else {}
     folder.overrides = load("overrides.yaml", lambda path: yaml.safe_load(path.read_text("utf-8")) or [], list)

@@ -27,7 +27,8 @@ from plumbline.report import (
     read,
     worst_images,
 )  # fmt: skip
-from plumbline.report.figures import ALARM, GRID, INK, MOST_WORST, MUTED, PAPER, PICTURES, TRAIN, VALIDATION, draw
+from plumbline.report.drawing import ALARM, GRID, INK, MUTED, PAPER, TRAIN, VALIDATION
+from plumbline.report.figures import MOST_WORST, PICTURES, draw
 
 if TYPE_CHECKING:
     from jinja2 import Template
