@@ -223,15 +223,13 @@ def seen(view: View) -> dict[str, np.ndarray]:
         ]
         found["class_counts"] = torch.stack(counts).numpy()
     if view.images and view.classes:
-        rows = [
-            row
-            for label in range(min(view.spec.outputs, CLASSES))
-            for row in (view.train.y == label).nonzero()[:EACH, 0]
-        ]
+        labels = range(min(view.spec.outputs, CLASSES))
+        rows = torch.cat([(view.train.y == label).nonzero()[:EACH, 0] for label in labels])
         x = view.train.x[rows]
         found["images"] = (x if view.data.scale is None else view.data.scale.inverse(x)).numpy()
         found["image_labels"] = view.train.y[rows].numpy()
-    two = torch.cat([x[:, :2] for x in view.reduced])
+    longest = torch.linalg.svd(view.reduced[0], full_matrices=False)[2][:2].T  # few columns are kept as they are
+    two = torch.cat([x @ longest for x in view.reduced])
     if two.shape[1] == 2:
         y = torch.cat([part.y if view.classes else part.y[:, 0] for part in parts])
         found |= {"map": two.numpy(), "map_split": np.repeat([0, 1], [len(part) for part in parts]), "map_y": y.numpy()}
