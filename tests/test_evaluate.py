@@ -144,3 +144,37 @@ def test_a_full_disk_takes_the_half_written_opening_back(tmp_path: Path, monkeyp
     monkeypatch.undo()
     assert (tmp_path / "test_ledger.jsonl").read_bytes() == content
     assert open_ledger(tmp_path / "b", cfg, "data", "a reason", 0).number == 2
+
+
+def test_a_test_set_that_train_has_seen_is_said_when_it_is_opened(tmp_path: Path) -> None:
+    from conftest import composed
+
+    from plumbline.config import build
+    from plumbline.evaluate import twins
+
+    cfg = composed()
+    data = build(cfg.data)()
+    test = data._splits.test()
+    assert [finding.severity for finding in twins(data, test, cfg)] == ["ok", "ok"]
+    test.x[:20] = data.train.x[:20]
+    test.x[20:50] = data.train.x[20:50] + 1e-3
+    exact, near = twins(data, test, cfg)
+    assert (exact.severity, exact.evidence["overlapping"]) == ("fail", 20)
+    assert (near.severity, near.evidence["near"]) == ("fail", 30)
+    assert "of the test set are in train" in exact.message
+
+
+@pytest.mark.slow
+def test_the_fashion_image_that_stands_in_train_and_test_is_found(tmp_path: Path) -> None:
+    from conftest import composed
+    from test_vision import FASHION
+
+    from plumbline.config import build
+    from plumbline.evaluate import twins
+
+    if not FASHION.exists():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    cfg = composed("data=fashion_mnist")
+    data = build(cfg.data)()
+    _, near = twins(data, data._splits.test(), cfg)
+    assert any("4998" in pair and "13360" in pair for pair in near.evidence["pairs"])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -14,6 +14,12 @@ from plumbline.config import ConfigError
 from plumbline.exits import BUG, DONE, MISTAKE
 from plumbline.ledger import LEDGER, open_ledger
 from plumbline.train import CONF, code_folders
+
+if TYPE_CHECKING:
+    from plumbline.checks.core import Finding
+    from plumbline.data.core import Data, Split
+
+COMPARED = 100_000  # samples of train and of the test set that are compared with one another
 
 
 @dataclass
@@ -109,6 +115,7 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
         "samples": len(test),
         "left_out": test.left_out,
         "metrics": metrics,
+        "twins": [asdict(finding) for finding in twins(data, test, cfg)],
     }
     show(found, directory)  # the seal is broken: the number comes first, whatever the disk says
     write_json(directory / "run.json", run | {"test": found})
@@ -116,6 +123,22 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
     write_report(directory)
     held.close()
     return found
+
+
+def twins(data: Data, test: Split, cfg: DictConfig) -> list[Finding]:
+    """Whether samples of the test set stand in train, exactly or nearly: they were no test of anything."""
+    from plumbline.checks.core import untouched
+    from plumbline.checks.view import View
+    from plumbline.data.core import Data, Splits
+
+    thresholds = OmegaConf.load(CONF / "checks" / "_data.yaml").data
+    cfg = cfg.copy()
+    cfg.checks.samples = COMPARED
+    pair = Data(data.spec, lambda: Splits(data.train, test, lambda: test, lambda: ""))
+    view = View(pair, cfg, 0, other="the test set")
+    with untouched():
+        found = [config.build(thresholds[name])(view) for name in ("overlap", "near_duplicates")]
+    return [finding for finding in found if finding is not None]
 
 
 def show(found: dict[str, Any], directory: Path) -> None:
@@ -130,6 +153,9 @@ def show(found: dict[str, Any], directory: Path) -> None:
     console.print(table)
     for name in found["left_out"]:
         console.print(f"left out: {name}", markup=False)
+    for finding in found["twins"]:
+        if finding["severity"] != "ok":
+            console.print(f"{finding['severity']}: {finding['message']}", markup=False)
     times = "the first opening" if found["openings"] == 1 else f"opening number {found['openings']}"
     console.print(f"{found['samples']:,} samples; {times} of this test set, noted in {LEDGER}", markup=False)
     console.print(f"report: {directory / 'report.html'}", markup=False)

@@ -47,14 +47,14 @@ def overlap(view: View, *, share: float) -> Finding:
     found = len(inside) / max(len(val), 1)
     evidence: dict[str, Any] = {"overlapping": len(inside), "of": len(val), "share": found}
     if not len(inside):
-        return Finding("ok", f"none of {len(val):,} inputs of validation is in train", evidence)
+        return Finding("ok", f"none of {len(val):,} inputs of {view.other} is in train", evidence)
     ids = dict(zip(train.tolist(), _ids(view, "train"), strict=True))
     pairs = [f"{_ids(view, 'val')[at]} is train's {ids[int(val[at])]}" for at in inside[:MOST_NAMED]]
-    said = f"{len(inside):,} of {len(val):,} inputs of validation are in train, too ({found:.1%}): {pairs[0]}"
+    said = f"{len(inside):,} of {len(val):,} inputs of {view.other} are in train, too ({found:.1%}): {pairs[0]}"
     grave = found >= share and found > CHANCE * coincidence(view.flat[0]) * len(train)
     return Finding(
         "fail" if grave else "info", said, evidence | {"pairs": pairs},
-        cause="validation was taken from train, or samples were repeated before they were split",
+        cause=f"{view.other} was taken from train, or samples were repeated before they were split",
         advice=("remove duplicates before splitting", "split first; repeat, oversample or augment train afterwards"),
         source="S0: remove duplicates; similar samples across sets mislead",
     )  # fmt: skip
@@ -104,11 +104,11 @@ def near_duplicates(
     ]
     if not pairs:
         return Finding(
-            "ok", f"no sample of validation is nearly one of train ({len(val):,} against {len(train):,})", evidence
+            "ok", f"no sample of {view.other} is nearly one of train ({len(val):,} against {len(train):,})", evidence
         )
     seen = len(view.train) / len(view.data.train)  # of a part of train, only that part of the twins is found
     grave = part / seen >= share and part > times * max(expected, within) and len(pairs) >= 3
-    said = f"{len(pairs)} of {len(val):,} samples of validation are nearly samples of train: {evidence['pairs'][0]}"
+    said = f"{len(pairs)} of {len(val):,} samples of {view.other} are nearly samples of train: {evidence['pairs'][0]}"
     said += f", where {usual:.3g} is usual"
     return Finding(
         "fail" if grave else "info", said, evidence,

@@ -52,8 +52,9 @@ class Sums:
 class View:
     """The subject of the audit. What several checks need is computed once, when the first asks for it."""
 
-    def __init__(self, data: Data, cfg: DictConfig, parameters: int):
+    def __init__(self, data: Data, cfg: DictConfig, parameters: int, other: str = "validation"):
         self.data, self.spec, self.cfg, self.parameters = data, data.spec, cfg, parameters
+        self.other = other  # what the second split is called: `evaluate` compares train with the test set
         self.samples = cfg.checks.samples
         self.classes = data.spec.task == "classification"
         self.images = len(data.spec.shape) == 3

@@ -230,7 +230,9 @@ def _test(folder: Folder) -> str:
     openings = test.get("openings", 1)
     often = "once" if openings == 1 else f"{openings} times, so this is no longer the number of an unseen test set"
     again = f" Reason given for opening it again: {test['again']}." if test.get("again") else ""
-    return f"On the test set, opened {often}: {', '.join(said) or 'no metric was recorded'}.{again}"
+    twins = [item["message"] for item in test.get("twins") or [] if item.get("severity") != "ok"]
+    warned = "".join(f" {message[0].upper()}{message[1:]}." for message in twins if message)
+    return f"On the test set, opened {often}: {', '.join(said) or 'no metric was recorded'}.{again}{warned}"
 
 
 def _scored(score: dict[str, Any]) -> str:
