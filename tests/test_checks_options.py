@@ -63,7 +63,6 @@ PROVEN = {
             "result.hides_class.samples",
             "result.constant_prediction.share",
             "result.constant_prediction.spread",
-            "result.baseline.behind",
             "result.baseline.far",
             "result.baseline.worse",
             "result.no_better_than_zero_input.sigmas",

@@ -102,8 +102,8 @@ def test_the_strongest_baseline_is_named_and_how_far_away_it_is() -> None:
 def test_far_behind_a_simple_model_is_an_alarm() -> None:
     said = found(of(*classified(200, 2, 0.62), {"L1 logistic": 0.95, "forest": 0.6}))["baseline"]
     assert said.severity == "warn" and "L1 logistic" in said.message
-    every = found(of(*classified(500, 5, 0.6), {"linear": 0.75, "forest": 0.8}))["baseline"]
-    assert every.severity == "warn"
+    brief = found(of(*classified(3000, 5, 0.765), {"linear": 0.8, "forest": 0.8043}))["baseline"]
+    assert brief.severity == "info"  # Fashion-MNIST of 3,000, a small network after a few epochs
 
 
 def test_a_network_that_does_as_well_without_its_inputs_is_told_so() -> None:
@@ -191,7 +191,6 @@ MOVED = [  # the check, its threshold, another value, a result of which it then 
     ("hides_class", "recall", -1, of(*RARE)), ("hides_class", "samples", 50, of(*RARE)),
     ("constant_prediction", "share", 1.01, of(*CONSTANT)),
     ("constant_prediction", "spread", 0.5, of(0.2 * regressed()[1], regressed()[1])),
-    ("baseline", "behind", 100, of(*classified(500, 5, 0.6), {"linear": 0.68, "forest": 0.69})),
     ("baseline", "far", 100, of(*classified(200, 2, 0.62), {"L1 logistic": 0.95, "forest": 0.6})),
     ("baseline", "worse", 100, of(*classified(200, 2, 0.62), {"L1 logistic": 0.95, "forest": 0.6})),
     ("no_better_than_zero_input", "sigmas", 1e6, of(*classified(right=0.9), {ZERO_INPUT: 0.2})),

@@ -184,7 +184,7 @@ def constant_prediction(result: Result, *, share: float, spread: float) -> Findi
     )  # fmt: skip
 
 
-def baseline(result: Result, *, behind: float, far: float, worse: float) -> Finding:
+def baseline(result: Result, *, far: float, worse: float) -> Finding:
     """Whether the whole 95 % interval lies on the better side of the simplest baseline, and how the stronger ones compare."""
     run, metric = result.run, result.metric
     low, high = run["interval"][metric]
@@ -202,16 +202,14 @@ def baseline(result: Result, *, behind: float, far: float, worse: float) -> Find
         )  # fmt: skip
     if not result.skilled:
         return Finding("ok", f"beats the simplest baseline: {result.said(name, simplest)}", evidence)
-    (strong, best), (weak, least) = result.skilled[0], result.skilled[-1]
+    strong, best = result.skilled[0]
     if result.behind(best) < 0:
         clear = "clearly" if result.behind(best) < -1.96 else "within chance"
         return Finding("ok", f"beats every baseline, the strongest {clear}: {result.said(strong, best)}", evidence)
     lost = result.behind(best) > far and result.error(result.value) > worse * result.error(best)
-    alarm = lost or result.behind(least) > behind
-    other = (strong, best) if lost or not alarm else (weak, least)
-    chance = "" if result.behind(other[1]) > 1.96 else ", though that may be chance"
+    chance = "" if result.behind(best) > 1.96 else ", though that may be chance"
     return Finding(
-        "warn" if alarm else "info", f"does not beat the {other[0]}{chance}: {result.said(*other)}", evidence,
+        "warn" if lost else "info", f"does not beat the {strong}{chance}: {result.said(strong, best)}", evidence,
         cause="the network trains badly, or the data do not ask for one",
         advice=(
             "tune the learning rate and train longer",
