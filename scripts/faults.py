@@ -209,9 +209,9 @@ def read(job: Outcome, folder: Path, status: int) -> None:
     run = json.loads((folder / "run" / "run.json").read_text())
     found = [finding for finding in ranked(run["findings"]) if finding["severity"] in ALARMS]
     job.alarms = [{key: finding[key] for key in ("id", "severity", "phase", "message")} for finding in found]
-    job.checking = sum(finding["seconds"] for finding in run["findings"])
+    job.checking = sum(finding["seconds"] for finding in run["findings"] if "seconds" in finding)
     job.score = run["best"] and run["best"][run["objective"]]
-    unmade = [it for it in run["findings"] if it["message"].startswith("this check could not be made")]
+    unmade = [it for it in run["findings"] if " could not be made: " in it["message"]]
     if unmade:  # a bug of ours, though it costs the run nothing
         job.ending, job.message = "broken", f"{unmade[0]['id']}: {unmade[0]['message']}"
 
