@@ -74,6 +74,17 @@ def test_the_development_set_is_whole_and_nothing_is_planted_twice() -> None:
     assert all(set(fault.bases) <= set(BASES) for fault in FAULTS.values())
 
 
+def test_every_cause_is_a_check_that_there_is() -> None:
+    from conftest import composed
+
+    from plumbline.checks.core import configured
+    from plumbline.config import FAMILIES
+
+    checks = composed("checks=full").checks
+    known = {name for phase in FAMILIES for name, _ in configured(checks, phase)}
+    assert {cause for fault in FAULTS.values() for cause in fault.causes} <= known
+
+
 def test_there_are_sixty_honest_runs_of_ten_programs_a_base() -> None:
     assert {base: len(HONEST[base]) >= 10 for base in "DFR"} == dict.fromkeys("DFR", True)
     assert 2 * sum(len(HONEST[base]) for base in "DFR") >= 60
@@ -320,6 +331,8 @@ def test_seen_early_first_and_in_three_are_counted_as_they_are_defined() -> None
     for it, expected in cases:
         assert (it.seen, it.early, it.named(1), it.named(3)) == expected
     assert [sum(column) for column in judged([it for it, _ in cases])] == [5, 3, 1, 2]
+    told = cases[1][0].told()
+    assert [told[key] for key in ("seen", "early", "first", "in_3")] == [True] * 4
     assert [sum(column) for column in judged([outcome("broken", ("data.overlap", "audit"))])] == [0, 0, 0, 0]
 
 

@@ -41,7 +41,7 @@ LISTED = [  # the development set
           {"init.output_activation"}),
     Fault("X05", "squared error of probabilities", "DF", ["model._target_=lab.model.ends_in_softmax", "loss=mse"],
           {"init.outputs_are_probabilities", "step.task_loss"}),
-    Fault("X06", "loss summed over the batch", "DF", ["loss._target_=lab.loss.summed"], {"init.loss_scale"}),
+    Fault("X06", "loss summed over the batch", "DF", ["loss._target_=lab.loss.summed"], {"init.loss_scale", "step.loss_scale"}),
     Fault("X07", "zero_grad missing", "DFR", ["step._target_=lab.step.missing_zero_grad"], {"step.grad_accumulates"}),
     Fault("X08", "zero_grad after backward", "DFR", ["step._target_=lab.step.zero_grad_after_backward"],
           {"step.no_update"}),
