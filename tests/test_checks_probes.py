@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import composed
@@ -11,7 +12,9 @@ from omegaconf import OmegaConf
 
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import ALARMS, Finding, configured, ranked, untouched
+from plumbline.checks.rate import Sweep
 from plumbline.config import build
+from plumbline.data.core import Data, Spec, Split, Splits
 
 
 def bench(*words: str, **parts: dict[str, Any]) -> Bench:
@@ -83,6 +86,8 @@ FAULTS: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [  # the headline, t
     ("init.frozen", (), net("frozen")),
     ("init.batch_norm_too_small", ("batch_size=2",), net("none")),
     ("init.shape_broadcast", TABLE, loss("broadcast")),
+    ("init.shape_broadcast", TABLE, loss("one_target")),
+    ("init.shape_broadcast", TABLE, loss("summed_target")),
     ("init.loss_scale", (), loss("sum")),
     ("step.targets_paired", TABLE, step("broadcast")),
     ("step.no_update", (), step("cleared_late")),
@@ -125,6 +130,41 @@ FAULTS: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [  # the headline, t
 def test_a_fault_is_named_in_the_headline(name: str, words: tuple[str, ...], parts: dict[str, Any]) -> None:
     found = alarms(bench(*words, **parts))
     assert [item["id"] for item in found][:1] == [name], [(item["id"], item["message"]) for item in found]
+
+
+def made(spec: Spec, x: torch.Tensor, y: torch.Tensor) -> Data:
+    """A data set of these samples, the last fifth of them for validation."""
+    cut, ids = len(x) * 4 // 5, np.arange(len(x))
+    parts = [Split(x[:cut], y[:cut], ids[:cut]), Split(x[cut:], y[cut:], ids[cut:])]
+    return Data(spec, lambda: Splits(*parts, test=lambda: parts[1], identity=lambda: "made"))
+
+
+def test_a_target_that_is_one_number_for_all_does_not_hide_a_broadcast() -> None:
+    x = torch.randn(1000, 5, generator=torch.Generator().manual_seed(7))
+    subject = bench(*TABLE, **loss("summed_target"))
+    data = made(Spec("regression", (5,), 1), x, torch.full((1000, 1), 784.617))
+    found = alarms(Bench(subject.cfg, data, subject.where))
+    assert "init.shape_broadcast" in [item["id"] for item in found]
+    assert found[0]["id"] == "init.shape_broadcast"
+
+
+def test_a_wide_network_without_activations_is_called_linear() -> None:
+    x = torch.randn(200, 5000, generator=torch.Generator().manual_seed(0))
+    subject = bench("model.hidden=[1000,500]", "model.activation=identity")
+    data = made(Spec("classification", (5000,), 2), x, (x[:, :5].sum(1) > 0).long())
+    wide = Bench(subject.cfg, data, subject.where)
+    assert sum(p.numel() for p in wide.network.model.parameters()) == 5_502_502
+    assert ask(wide, "init.linear").severity == "warn"
+    subject.cfg.model.activation = "relu"
+    assert ask(Bench(subject.cfg, data, subject.where), "init.linear").severity == "ok"
+
+
+def test_a_range_test_does_not_take_the_luck_of_a_batch_for_a_fall() -> None:
+    lucky = Sweep([1e-7, 1e-6, 1e-3, 1e-2, 1e-1], [0.5, 1.0, 0.9, 0.6, 0.8], idle=2, start=0.75, noise=0.3)
+    assert lucky.rates[lucky.lowest] == 1e-2
+    assert lucky.fall == pytest.approx(0.15)
+    assert lucky.back(1e-1) == pytest.approx(0.2 / 0.15)
+    assert lucky.back(1e-3) == 0
 
 
 HONEST: list[tuple[tuple[str, ...], dict[str, Any]]] = [

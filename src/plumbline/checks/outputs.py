@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
+from plumbline.checks.trial import elsewhere
 from plumbline.loop import predict
 from plumbline.losses import one_hot
 from plumbline.regularisers.layers import weight_layers
@@ -299,13 +300,20 @@ def shape_broadcast(bench: Bench, *, share: float) -> Finding | None:
     evidence = {"paired": paired, "shuffled": shuffled}
     if not math.isfinite(paired) or float(loss(outputs.flip(0), y)) == float(loss(3 * outputs, y)) == paired:
         return None  # it does not look at the outputs either
-    if change > share:
+    others = [float(loss(outputs, elsewhere(y, sample, bench.spec.outputs))) for sample in range(0, 32, 4)]
+    unseen = sum(value == paired for value in others)
+    if change > share and unseen < len(others) - 1:
         return Finding("ok", "the loss compares each output with its own target", evidence)
+    broadcast = "broadcast to (B, B): each output is compared with every target"
     return Finding(
         "fail",
-        f"the loss is {paired:.4g} whether the targets belong to the outputs or are shuffled",
+        f"the loss is {paired:.4g} whether the targets belong to the outputs or are shuffled"
+        if change <= share
+        else f"the loss is {paired:.4g} whatever the targets of all samples but one",
         evidence,
-        cause="outputs (B, 1) against targets (B,) are broadcast to (B, B): each output is compared with every target",
+        cause=f"outputs (B, 1) against targets (B,) are {broadcast}"
+        if change <= share
+        else "one target is broadcast to all outputs",
         advice=(
             "give both the same shape: y.view_as(outputs)",
             "or take the task's own loss, which refuses such shapes",

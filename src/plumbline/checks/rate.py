@@ -23,18 +23,20 @@ class Sweep:
 
     rates: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)  # smoothed
-    start: float = math.nan  # the mean loss of the first third, at rates that change nothing
+    idle: int = 0  # how many belong to the first third, in log: at such rates nothing changes yet
+    start: float = math.nan  # the mean loss there
     noise: float = 0.0  # the standard deviation there
     diverged: float | None = None  # the rate at which the loss burst
 
     @property
     def clear(self) -> bool:
-        return len(self.losses) > 3 and math.isfinite(self.start)
+        """Whether it came far enough to say anything."""
+        return self.idle > 1 and len(self.losses) > self.idle + 2
 
     @property
     def lowest(self) -> int:
-        """The index of the lowest loss."""
-        return min(range(len(self.losses)), key=lambda k: self.losses[k])
+        """The index of the lowest loss, of those where a rate can be its reason: before, it is the batch's luck."""
+        return min(range(self.idle, len(self.losses)), key=lambda k: self.losses[k])
 
     @property
     def suggestion(self) -> float:
@@ -81,15 +83,10 @@ def sweep(bench: Bench, seed: int, updates: int, low: float, high: float, second
         if number >= 3 and each * left > max(seconds - spent, 0):  # too slow: fewer, larger steps for the rest
             growth = (high / rate) ** (1 / min(left, max((seconds - spent) / each, updates / 4 - number, 4)))
         rate *= growth
-    still = [loss for loss, r in zip(raw, made.rates, strict=False) if r <= idle(low, high)]
-    if len(still) > 1:
-        made.start, made.noise = statistics.fmean(still), statistics.stdev(still)
+    made.idle = sum(rate <= low * (high / low) ** (1 / 3) for rate in made.rates)
+    if made.idle > 1:
+        made.start, made.noise = statistics.fmean(raw[: made.idle]), statistics.stdev(raw[: made.idle])
     return made
-
-
-def idle(low: float, high: float) -> float:
-    """The end of a sweep's first third, in log: at such rates nothing changes yet, so what is seen there is noise."""
-    return low * (high / low) ** (1 / 3)
 
 
 def rate_range(
@@ -122,8 +119,7 @@ def rate_range(
         "curves": [[one.rates, one.losses] for one in sweeps],
     }
     advice = (f"optimiser.lr={tidy(suggestion)}", "and a ten times smaller or larger one beside it")
-    nothing = median([one.fall - max(fall * abs(one.start), one.noise) for one in sweeps]) < 0
-    if nothing or best <= idle(low, high):  # a lowest loss where the rate still changes nothing is the batch's luck
+    if median([one.fall - max(fall * abs(one.start), one.noise) for one in sweeps]) < 0:
         return Finding(
             "info",
             f"no clear suggestion for the learning rate: at none from {low:g} to {high:g} does the loss fall by {fall:.0%}",

@@ -11,7 +11,7 @@ from plumbline.checks.bench import Bench
 from plumbline.checks.core import Finding
 from plumbline.checks.model import listed
 from plumbline.checks.outputs import SURE, spread
-from plumbline.checks.trial import made_anew
+from plumbline.checks.trial import elsewhere, made_anew
 from plumbline.losses import one_hot
 
 ZERO_GRAD = "S2: zero_grad, backward, step, in this order"
@@ -136,11 +136,16 @@ def targets_paired(bench: Bench, *, share: float) -> Finding | None:
     if spread(outputs) <= 0.01 * float(outputs.abs().max()):
         return None  # all outputs are one: nothing can be said
     change = max(abs(loss - losses[0]) for loss in losses[1:]) / max(abs(losses[0]), 1e-12)
-    if change > share:
+    (x, y), *rest = here
+    others = [still.loss([(x, elsewhere(y, sample, bench.spec.outputs)), *rest]) for sample in range(4)]
+    unseen = sum(loss == losses[0] for loss in others)
+    if change > share and unseen < len(others) - 1:
         return Finding("ok", "the step compares each output with its own target", {"losses": losses})
     return Finding(
         "fail",
-        f"the loss of a step is {losses[0]:.4g} whether the targets belong to the inputs or are shuffled",
+        f"the loss of a step is {losses[0]:.4g} whether the targets belong to the inputs or are shuffled"
+        if change <= share
+        else f"the loss of a step is {losses[0]:.4g} whatever the targets of most samples",
         {"losses": losses},
         cause="outputs (B, 1) against targets (B,) are broadcast to (B, B), or the targets are not used",
         advice=("give both the same shape: y.view_as(outputs)",),

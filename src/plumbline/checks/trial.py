@@ -83,6 +83,13 @@ class Still:
         return float(torch.stack([g.float().square().sum() for g in found]).sum().sqrt()) if found else 0.0
 
 
+def elsewhere(y: Tensor, sample: int, outputs: int) -> Tensor:
+    """The targets with that of one sample changed, to the next of so many classes or by one."""
+    y = y.clone()
+    y[sample] = y[sample] + 1 if y.is_floating_point() else (y[sample] + 1) % outputs
+    return y
+
+
 def made_anew(bench: Bench, batches: list[Batch]) -> list[Batch]:
     """The batches with random targets of the task in place of theirs."""
     draws = torch.Generator().manual_seed(0)
