@@ -33,7 +33,8 @@ def text(folders: list[Path]) -> str:
     parts.append("\nRoot values")
     parts.append(_indent(root_values(folders[0] / "train.yaml")))
     parts.append(
-        "\nExit status: 0 done, 2 a mistake in the command, 3 diverged, 85 saved and wants to go on, 130 stopped by hand."
+        "\nExit status: 0 done, 2 a mistake in the command, 3 diverged, 4 a check failed and was to stop the run, "
+        "85 saved and wants to go on, 130 stopped by hand."
     )
     return "\n".join(parts)
 
