@@ -89,7 +89,7 @@ MOVED = {
     "cross_labels.least": (100_000, DIGITS, planted.renumbered),
     "cross_labels.sure": (1e9, DIGITS, planted.renumbered),
     "label_errors.least": (100_000, DIGITS, planted.noisy_labels),
-    "label_errors.floor": (0.99, CANCER, planted.noisy_labels),
+    "label_errors.floor": (0.99, DIGITS, planted.noisy_labels),
     "label_errors.gap": (0.99, DIGITS, planted.noisy_labels),
     "label_errors.sure": (1e9, DIGITS, planted.noisy_labels),
     "imbalance.least": (0.01, DIGITS, planted.imbalanced),

@@ -126,6 +126,10 @@ def near(train: Tensor, val: Tensor, close: float) -> tuple[list[tuple[int, int,
     """
     if min(len(train), len(val)) < 10:
         return None
+    unit = train.double().std().item()  # of numbers near the largest, squares would be infinite
+    if not 0 < unit < math.inf:
+        return None
+    train, val = train / unit, val / unit
     centre = train.mean(0)
     axes = principal(train[:2000] - centre, COMPONENTS)
     small, queries = (train - centre) @ axes, (val - centre) @ axes
@@ -140,13 +144,13 @@ def near(train: Tensor, val: Tensor, close: float) -> tuple[list[tuple[int, int,
     exact = (val[candidates] - train[row[candidates]]).norm(dim=1)
     order = exact.argsort()
     pairs = [
-        (int(candidates[at]), int(row[candidates[at]]), exact[at].item())
+        (int(candidates[at]), int(row[candidates[at]]), exact[at].item() * unit)
         for at in order
         if exact[at] < close * reference
     ]
     ratio = two[:, 1] / two[:, 0].clamp(min=1e-9)
     dimension = 1 / max(ratio[two[:, 0] > 0].log().clamp(0, 5).mean().nan_to_num(1).item(), 1e-3)
-    return pairs, reference, 1 - 0.5 ** (close**dimension), (two[:, 0] < close * usual).float().mean().item()
+    return pairs, reference * unit, 1 - 0.5 ** (close**dimension), (two[:, 0] < close * usual).float().mean().item()
 
 
 def groups(view: View) -> Finding | None:

@@ -113,9 +113,8 @@ def label_errors(view: View, *, least: int, floor: float, gap: float, sure: floa
     if not len(rows):
         return Finding("ok", "no label of train looks wrong", evidence)
     said = f"{len(rows)} of {n} labels of train look wrong ({len(rows) / n:.1%}), first {evidence['samples'][0]}"
-    plateau = (
-        bottom > floor and bottom * len(surest) >= 5 and right > 0.6 * (1 - bottom) and right > max(0.4, _chance(view))
-    )
+    learned = (right - _chance(view)) / (1 - _chance(view))  # of a weak learner, the surest answers are wrong, too
+    plateau = bottom > floor and bottom * len(surest) >= 5 and right > 0.6 * (1 - bottom) and learned > 0.5
     behind = ahead > gap and ahead > sure * spread
     if not plateau and not behind:
         return Finding(
