@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import ALARMS, Finding, configured, ranked, untouched
+from plumbline.checks.outputs import evaluating, spread
 from plumbline.checks.rate import Sweep
 from plumbline.config import build
 from plumbline.data.core import Data, Spec, Split, Splits
@@ -157,6 +158,28 @@ def test_a_wide_network_without_activations_is_called_linear() -> None:
     assert ask(wide, "init.linear").severity == "warn"
     subject.cfg.model.activation = "relu"
     assert ask(Bench(subject.cfg, data, subject.where), "init.linear").severity == "ok"
+
+
+def test_what_takes_too_long_on_a_machine_is_left_out_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plumbline.checks.bench.PATIENCE", 0.0)
+    subject = bench(**step("uphill"))
+    for name in ("step.ascent", "step.grad_accumulates", "lr.range", "lr.clip", "lr.ladder", "overfit.batch"):
+        found = ask(subject, name)
+        assert (found.severity, found.message.partition(":")[0]) == ("info", "left out"), name
+
+
+def test_a_slow_network_is_probed_with_a_part_of_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plumbline.checks.bench.SLOW", 0.0)
+    assert bench().batch_size == len(bench().y) == 4
+    monkeypatch.undo()
+    assert bench().batch_size == 64
+
+
+def test_norms_that_have_seen_no_batch_do_not_make_a_deep_network_constant() -> None:
+    deep = bench(**net("none", drop=0.0, hidden=(8,) * 40))
+    with evaluating(deep.awake) as model:
+        assert spread(model(deep.x)) < 1e-5  # in evaluation the running statistics are still those of nothing
+    assert ask(deep, "init.constant_output").severity == "ok"
 
 
 def test_a_range_test_does_not_take_the_luck_of_a_batch_for_a_fall() -> None:

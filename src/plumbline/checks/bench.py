@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from plumbline import tasks
 from plumbline.assemble import build_all
+from plumbline.checks.core import Finding
 from plumbline.checks.signals import Signals
 from plumbline.checks.trial import Still, Trial
 from plumbline.config import build
@@ -24,7 +25,8 @@ from plumbline.loop import Batch, Schedule, Step, Training, epoch_order, groups,
 from plumbline.regularisers import DropBlock, Dropout, LabelSmoothing, Regulariser
 
 SLOW = 0.2  # seconds that an update may take here; if it takes longer, the probes use a part of each batch
-FEWEST = 8  # samples of a batch: fewer make batch norm another network
+FEWEST = 4  # samples of a batch: fewer cannot be told apart, shuffled or normalised
+PATIENCE = 20.0  # seconds that one check may take at most; what would take longer is left out, and says so
 HELD = 2**26  # numbers of batches that are kept to be used again
 MOST = 64  # updates whose batches are kept
 
@@ -169,20 +171,32 @@ class Bench:
         return cfg.epochs * updates_per_epoch(len(self.data.train), cfg.batch_size, cfg.accumulate)
 
     @cached_property
-    def batch_size(self) -> int:
-        """The run's own, or as much of it as can be afforded: one small update is timed."""
-        cfg = self.cfg
-        size = min(cfg.batch_size, len(self.data.train))
-        few = min(size, FEWEST)
-        batches, affordable = list(islice(self.data.train.batches(few), 1)), 0
-        for _ in range(2):  # the first forward of a process may wait for libraries
+    def _each(self) -> float:
+        """Seconds that a sample takes in an update, about: a small batch is timed. The first may wait for libraries."""
+        few, times = min(len(self.data.train), 2 * FEWEST), []
+        batches = list(islice(self.data.train.batches(few), 1))
+        for _ in range(2):
             began = time.perf_counter()
             self.network.outputs(batches)
-            each = 3 * (time.perf_counter() - began) / few  # a backward takes two forwards
-            affordable = int(SLOW / max(each * cfg.accumulate, 1e-9))
-            if size <= affordable:
-                return size
-        return max(few, affordable)
+            times.append(3 * (time.perf_counter() - began) / few)  # a backward takes two forwards
+        return min(times)
+
+    @cached_property
+    def batch_size(self) -> int:
+        """The run's own, or as much of it as can be afforded."""
+        size = min(self.cfg.batch_size, len(self.data.train))
+        affordable = int(SLOW / (self._each * self.cfg.accumulate))
+        return min(size, max(FEWEST, affordable))
+
+    def left_out(self, updates: int) -> Finding | None:
+        """A word that a check is left out, where so many updates would take too long on this machine."""
+        update = self._each * self.batch_size * self.cfg.accumulate
+        if updates * update <= PATIENCE:
+            return None
+        said = f"left out: it needs {updates} updates, of which each takes {update:.1f} s here"
+        return Finding(
+            "info", said, {"seconds": update}, advice=("try it on a faster machine, or with a smaller network",)
+        )
 
     def batches(self, number: int) -> list[Batch]:
         """The batches of an update, from the first that the run will make; after the last that is kept, again."""

@@ -103,6 +103,8 @@ def rate_range(
     below: float,
 ) -> Finding | None:
     """The range test and its verdict on the configured rate."""
+    if (word := bench.left_out(seeds * updates // 4)) is not None:
+        return word
     sweeps = [sweep(bench, bench.cfg.seed + k, updates, low, high, seconds / seeds) for k in range(seeds)]
     sweeps = [one for one in sweeps if one.clear]
     if not sweeps:
@@ -157,6 +159,8 @@ def rate_range(
 
 def ladder(bench: Bench, *, updates: int, low: float, high: float, seconds: float, above: float) -> Finding | None:
     """Some updates at each of the rates low, ten times low, …: the best is reported, not the last that converges."""
+    if (word := bench.left_out(5 * round(math.log10(high / low)))) is not None:
+        return word
     rates = [low * 10**k for k in range(round(math.log10(high / low)) + 1)]
     copy = bench.fresh()
     base, rate = copy.optimiser.param_groups[-1]["initial_lr"], copy.rate
@@ -205,6 +209,8 @@ def climb(copy: Copy, bench: Bench, multiplier: float, updates: int, seconds: fl
 
 def clip(bench: Bench, *, updates: int, share: float) -> Finding | None:
     """How large the gradient is before it is clipped: its 90th percentile is where clipping begins to be a remedy."""
+    if (word := bench.left_out(2 * updates)) is not None:
+        return word
     copy = bench.fresh()
     copy.training.grad_clip = None
     norms, left = [], []
