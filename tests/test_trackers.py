@@ -127,7 +127,13 @@ def test_the_headline_and_the_counts_stand_in_the_summary_of_wandb(run, monkeypa
     usual = Wandb.finish
     monkeypatch.setattr(Wandb, "finish", finish)
     _, folder = run(
-        *QUICK, "tracker=[wandb]", "init=truncated_normal", "init.std=3", "init.head_std=3", "checks.mute=[data]"
+        *QUICK,
+        "tracker=[wandb]",
+        "init=truncated_normal",
+        "init.std=3",
+        "init.head_std=3",
+        "checks=quick",
+        "checks.mute=[data]",
     )
     said, found = kept[0]["checks"], noted(folder)["findings"]
     first = json.loads((folder / "checks.json").read_text())[0]
