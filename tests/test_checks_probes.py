@@ -248,7 +248,7 @@ MOVED: list[tuple[str, tuple[str, ...], dict[str, Any], str, dict[str, Any], str
     ("augment.destroys", ("augment=[shift]",), {}, "ok", {"neighbours": 320}, "warn"),
     ("reg.ratio", (), {}, "ok", {"most": 0.0}, "warn"),
     ("lr.clip", ("grad_clip=0.1",), {}, "ok", {"share": 100.0}, "warn"),
-    ("lr.clip", (), {}, "info", {"updates": 3}, "none"),
+    ("lr.clip", (), {}, "ok", {"updates": 3}, "none"),
     ("lr.range", ("optimiser.lr=1",), {}, "warn", {"above": 1e9, "back": 1e9}, "ok"),
     ("lr.range", ("optimiser.lr=1e-7",), {}, "warn", {"below": 1e9}, "ok"),
     ("lr.range", (), {}, "ok", {"fall": 1.0}, "info"),

@@ -436,6 +436,24 @@ def test_a_classification_has_its_pictures_and_no_residuals(digits):
     assert names == LEARNING | {"confusion", "calibration", "worst"} == set(figures(digits))
 
 
+def test_the_range_test_is_drawn_from_its_finding_with_every_rate_that_matters(tmp_path):
+    path = classification(tmp_path / "run")
+    curves = [[[1e-6, 1e-4, 1e-2, 1.0], [2.3, 2.3, 1.0, 9.0]], [[1e-6, 1e-4, 1e-2], [2.3, 2.2, 1.1]]]
+    rates = {"configured": 0.001, "suggestion": 0.002, "diverged_at": 0.9}
+    run = json.loads((path / "run.json").read_text())
+    run["findings"] = [
+        {"id": "lr.range", "severity": "ok", "message": "in range", "evidence": rates | {"curves": curves}}
+    ]
+    (path / "run.json").write_text(json.dumps(run))
+    axes = figures(path)["range_test"].axes[0]
+    assert [len(line.get_xdata()) for line in axes.lines[:2]] == [4, 3]
+    assert [float(line.get_xdata()[0]) for line in axes.lines[2:]] == [0.001, 0.002, 0.9]
+    assert {text.get_text() for text in axes.texts} == {"configured 0.001", "suggested 0.002", "bursts 0.9"}
+    assert axes.get_ylim()[1] < 4  # the burst does not flatten what lies before it
+    write_report(path)
+    assert "1e-06" not in Page(path / "report.html").text  # the curve is drawn, not listed
+
+
 def test_a_regression_has_residuals_and_no_confusion_matrix(diabetes):
     names = {path.stem for path in (diabetes / "figures").iterdir()}
     assert names == LEARNING | {"predicted", "residuals"}

@@ -265,7 +265,7 @@ def clip(bench: Bench, *, updates: int, share: float) -> Finding | None:
         )
     said = f"the gradient's norm is {middle:.3g}, nine in ten are below {ninth:.3g}"
     if configured is None:
-        return Finding("info", f"{said}: if training is unstable, clip there", evidence, advice=advice, source=source)
+        return Finding("ok", f"{said}: if training is unstable, clip there", evidence, advice=advice, source=source)
     return Finding("ok", f"{said}; grad_clip is {configured:g}", evidence, source=source)
 
 

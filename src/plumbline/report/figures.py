@@ -25,6 +25,7 @@ from plumbline.report.drawing import (
     name_ends,
     short,
 )
+from plumbline.report.rate_figures import range_test
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -201,7 +202,7 @@ def worst(folder: Folder) -> Figure | None:
 
 
 PICTURES = {
-    "samples": samples, "classes": classes, "map": map_, "distributions": distributions,
+    "samples": samples, "classes": classes, "map": map_, "distributions": distributions, "range_test": range_test,
     "loss": loss, "objective": objective, "learning_rate": learning_rate, "confusion": confusion_matrix,
     "calibration": calibration, "predicted": predicted, "residuals": residuals, "worst": worst,
     "gradients": gradients, "updates": updates, "throughput": throughput,
