@@ -1,6 +1,6 @@
 """Plants each known mistake into small programs and counts what the checks say of it.
 
-Every run is the ordinary command with --config-dir=scripts/lab/conf and allow=[…,lab]: nothing of ours is touched.
+Every run is the ordinary command with --config-dir=scripts/faulty/conf and allow=[…,faulty]: nothing of ours is touched.
 A mistake is `seen` if some check warns or fails, if the run is refused (status 2) or if it ends as diverged (3);
 `early` if that was before the first epoch; `first` if the headline is a check that names the cause, `in 3` if one of
 the first three alarms is. `s` is the median run in seconds, `checks` what its findings took of that. A run that ends
@@ -26,13 +26,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab.faults import LISTED
-from lab.files import write
-from lab.programs import BASES, HONEST, words
-from lab.unseen import UNSEEN
+from faulty.faults import LISTED
+from faulty.files import write
+from faulty.programs import BASES, HONEST, words
+from faulty.unseen import UNSEEN
 
-LAB = Path(__file__).parent / "lab"
-ALLOW = "allow=[plumbline,torch.nn,torch.optim,torchvision.models,torchvision.ops,lab]"
+FAULTY = Path(__file__).parent / "faulty"
+ALLOW = "allow=[plumbline,torch.nn,torch.optim,torchvision.models,torchvision.ops,faulty]"
 PATIENCE = 600  # seconds until a run counts as broken
 PRELOADED = (  # what a run imports sooner or later
     "plumbline.run", "torch._dynamo", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
@@ -143,7 +143,7 @@ def command(job: Outcome, asked: argparse.Namespace) -> list[str]:
     """The words after scripts/train."""
     seeds = [f"seed={job.seed}", f"data.split_seed={job.seed}"]
     common = ["threads=1", "bootstrap=200", f"checks={asked.checks}", "checks.stop_on=never"]
-    return [f"--config-dir={LAB / 'conf'}", ALLOW, *seeds, *common, *job.words]
+    return [f"--config-dir={FAULTY / 'conf'}", ALLOW, *seeds, *common, *job.words]
 
 
 def run_all(jobs: list[Outcome], asked: argparse.Namespace) -> Iterator[Outcome]:

@@ -140,7 +140,7 @@ def test_the_same_curve_says_the_same_in_every_format(write, tmp_path: Path) -> 
 def test_a_run_of_ours_says_what_it_said_when_it_ended(run) -> None:
     from conftest import noted
 
-    _, folder = run("data.subset=300", "epochs=12")
+    _, folder = run("data.subset=300", "epochs=12", "checks=quick")
     then = {item["id"]: item["message"] for item in noted(folder)["findings"] if item["phase"] == "curve"}
     for path in (folder, folder / "metrics.jsonl"):
         now = {item["id"]: item["message"] for item in diagnose(as_curve(read_log(path, {}), {}))}

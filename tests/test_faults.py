@@ -17,9 +17,9 @@ SCRIPTS = ROOT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from faults import ALLOW, Outcome, honest_table, judged  # noqa: E402
-from lab.faults import LISTED  # noqa: E402
-from lab.programs import BASES, HONEST, words  # noqa: E402
-from lab.unseen import UNSEEN  # noqa: E402
+from faulty.faults import LISTED  # noqa: E402
+from faulty.programs import BASES, HONEST, words  # noqa: E402
+from faulty.unseen import UNSEEN  # noqa: E402
 
 from plumbline.config import build, check_config  # noqa: E402
 
@@ -35,7 +35,7 @@ def program(base: str, *more: str):
     from plumbline import config
 
     config.register()
-    chosen = [ALLOW, f"hydra.searchpath=[file://{SCRIPTS / 'lab' / 'conf'}]"]
+    chosen = [ALLOW, f"hydra.searchpath=[file://{SCRIPTS / 'faulty' / 'conf'}]"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose("train", [*chosen, *words(base, list(more))])
 

@@ -45,9 +45,9 @@ HONEST = {  # base -> name -> words
         "mixup": ["regulariser=[mixup]", "epochs=15"],
         "large batch": ["batch_size=512", "optimiser.lr=0.01", "epochs=30"],
         "small train set": ["data.subset=300", "batch_size=32", "epochs=20"],
-        "log-softmax": ["model._target_=lab.model.ends_in_log_softmax"],
+        "log-softmax": ["model._target_=faulty.model.ends_in_log_softmax"],
         "imbalance, scored by balanced accuracy":
-            ["data._target_=lab.data.imbalanced", "objective=val/balanced_accuracy", "epochs=20"],
+            ["data._target_=faulty.data.imbalanced", "objective=val/balanced_accuracy", "epochs=20"],
         "weight decay": ["optimiser.weight_decay=0.1"],
         "averaged weights": ["ema=0.95", "epochs=20"],
         "bf16": ["precision=bf16"],
@@ -67,9 +67,9 @@ HONEST = {  # base -> name -> words
         "label smoothing": ["regulariser=[label_smoothing]"],
         "large batch": ["batch_size=256", "optimiser.lr=0.004", "epochs=6"],
         "small train set": ["data.subset=800", "epochs=8"],
-        "log-softmax": ["model._target_=lab.model.ends_in_log_softmax"],
+        "log-softmax": ["model._target_=faulty.model.ends_in_log_softmax"],
         "imbalance, scored by balanced accuracy":
-            ["data._target_=lab.data.imbalanced", "objective=val/balanced_accuracy"],
+            ["data._target_=faulty.data.imbalanced", "objective=val/balanced_accuracy"],
         "flipped": ["augment=[flip]"],
         "cutmix": ["regulariser=[cutmix]", "epochs=6"],
         "mlp": ["model=mlp"],

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.prepare import both, drawn, inputs, prepared, split, unopened
+from faulty.prepare import both, drawn, inputs, prepared, split, unopened
 from plumbline.data import Data, Scale, Split, Splits
 
 
