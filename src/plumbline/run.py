@@ -6,6 +6,7 @@ import errno
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,16 +79,17 @@ def run(
             if cfg.checks.data:
                 save_arrays(directory / SEEN, **seen(view))
             baselines.measure(cfg.checks, checks, view, training.loss)
-            checks.ask("probes", Bench(cfg, data, where))
+            with closing(Bench(cfg, data, where)) as bench:
+                checks.ask("probes", bench)
             console.findings(record.run["findings"])
             checks.stop()
 
-        with console, Trackers(cfg, record, console) as trackers:
-            options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
+        options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
+        epochs = fit(training, state, data.train, step, schedule, **options)
+        with console, Trackers(cfg, record, console) as trackers, closing(epochs):  # and its loader's processes with it
             if world is not None:
                 training.world = world
                 world.same(record.resumed)  # the others begin
-            epochs = fit(training, state, data.train, step, schedule, **options)
             told = (record, checks, trackers, console, signals)
             try:
                 follow(epochs, training, state, scoring, *told, judge, cfg)

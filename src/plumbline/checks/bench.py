@@ -205,6 +205,11 @@ class Bench:
             self._drawn.append(next(self._source))
         return self._drawn[number]
 
+    def close(self) -> None:
+        """No more batches are wanted: what reads them, processes perhaps, ends now and not when memory is tidied."""
+        if "_source" in vars(self):
+            self._source.close()
+
     @cached_property
     def x(self) -> Tensor:
         """The inputs of the first update."""
