@@ -276,8 +276,9 @@ def test_a_worker_is_alive_while_its_process_is_and_dead_when_it_was_killed(tmp_
 
     child = os.fork()
     if child == 0:
-        presence.Presence(tmp_path)
-        time.sleep(60)
+        held = presence.Presence(tmp_path)  # noqa: F841 - its lock lasts as long as it does
+        time.sleep(300)
+        os._exit(0)
     until(
         lambda: (names := presence.workers(tmp_path) if (tmp_path / "workers").exists() else []) != [] and bool(names)
     )

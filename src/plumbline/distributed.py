@@ -54,14 +54,14 @@ class World:
     def rows(self, order: Tensor, batch_size: int) -> tuple[Tensor, list[int]]:
         """This process's rows of all batches of `size` × `batch_size` samples, and how many samples each of those has.
 
-        Each sample is in exactly one process's rows. A last batch that is too small gives each process in it two
-        samples at least, which batch norm needs, and the others none.
+        Each sample is in exactly one process's rows, and no process has more than `batch_size` of a batch. A last batch
+        that is too small gives each process in it two samples where that fits, as batch norm needs, and the others none.
         """
         import torch
 
         mine, whole = [order[:0]], []
         for batch in order.split(self.size * batch_size):
-            among = min(self.size, max(1, len(batch) // 2))
+            among = max(math.ceil(len(batch) / batch_size), min(self.size, len(batch) // 2))
             ends = [len(batch) * k // among for k in range(among + 1)]
             if self.rank < among:
                 mine.append(batch[ends[self.rank] : ends[self.rank + 1]])

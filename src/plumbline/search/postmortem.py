@@ -97,13 +97,16 @@ def downwards(results: Results) -> Callable[[optuna.trial.FrozenTrial], float] |
 
 
 def importance(results: Results) -> dict[str, float]:
-    """How much each parameter decides whether a trial is among the best (PED-ANOVA, Watanabe et al. 2023)."""
-    from optuna.importance import get_param_importances
+    """The share of the variance of the results that each parameter explains (fANOVA, Hutter et al. 2014)."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     if len(results.finished) < 8 or len(results.space.parameters) < 2:
         return {}
     try:
-        return get_param_importances(results.opened, target=downwards(results))
+        found = get_param_importances(
+            results.opened, evaluator=FanovaImportanceEvaluator(seed=0), target=downwards(results)
+        )
+        return {name: float(value) for name, value in found.items()}
     except (ValueError, RuntimeError):  # no parameter that all trials have, or all the same values
         return {}
 
