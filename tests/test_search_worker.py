@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import ROOT, TINY, trials
 
-KINDS = ["none", "raise", "segfault", "kill", "nan", "exit"]
+KINDS = ["none", "raise", "segfault", "kill", "infinite", "exit"]
 
 
 def test_whatever_ends_a_trial_ends_neither_its_worker_nor_the_study(faulty, tmp_path: Path) -> None:
@@ -24,14 +24,14 @@ def test_whatever_ends_a_trial_ends_neither_its_worker_nor_the_study(faulty, tmp
     assert (done.returncode, done.stderr) == (0, "")
     rows = {row["step.kind"]: row for row in trials(tmp_path / "outputs/studies/s")}
     assert {kind: row["status"] for kind, row in rows.items()} == {
-        "none": "finished", "raise": "failed", "segfault": "failed", "kill": "failed", "nan": "diverged", "exit": "failed",
+        "none": "finished", "raise": "failed", "segfault": "failed", "kill": "failed", "infinite": "diverged", "exit": "failed",
     }  # fmt: skip
     assert "your code raised RuntimeError: a mistake of mine" in rows["raise"]["reason"]
     assert "lab/step.py, line" in rows["raise"]["reason"]
     assert rows["segfault"]["reason"] == "was ended by SIGSEGV, 2 times at the same place"
     assert rows["kill"]["reason"] == "was ended by SIGKILL (no memory left, most likely), 2 times at the same place"
-    assert "the loss is not finite at epoch 2" in rows["nan"]["reason"]
-    for kind in ("raise", "segfault", "kill", "nan"):  # each is named on the terminal, too
+    assert "the loss is not finite at epoch 2" in rows["infinite"]["reason"]
+    for kind in ("raise", "segfault", "kill", "infinite"):  # each is named on the terminal, too
         assert rows[kind]["reason"].splitlines()[-1] in done.stdout
     assert json.loads((tmp_path / "outputs/studies/s/0002/run.json").read_text())["restarts"] == 1
 
