@@ -104,7 +104,7 @@ def flat(values) -> list[float]:
     return [values] if isinstance(values, int | float) else [x for value in values for x in flat(value)]
 
 
-@pytest.mark.parametrize(("samples", "accumulate"), [(61, 1), (33, 3)])
+@pytest.mark.parametrize(("samples", "accumulate"), [pytest.param(61, 1, marks=pytest.mark.slow), (33, 3)])
 def test_four_processes_are_one_with_a_batch_four_times_as_large(samples: int, accumulate: int, tmp_path: Path) -> None:
     (alone,) = fitted(1, 16, tmp_path, samples, accumulate, norm=0)
     together = fitted(4, 4, tmp_path, samples, accumulate, norm=0)
@@ -197,6 +197,7 @@ def test_two_processes_have_the_curve_of_one_and_only_the_first_writes(tmp_path:
         assert mine["step"] == its["step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [0, 1])
 def test_a_signal_to_one_process_makes_all_leave_at_one_step_and_they_go_on_to_the_same_bits(
     asked: int, tmp_path: Path
@@ -218,6 +219,7 @@ def test_a_signal_to_one_process_makes_all_leave_at_one_step_and_they_go_on_to_t
     assert result(tmp_path / "cut") == result(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_it_cannot_go_on_with_another_number_of_processes(tmp_path: Path) -> None:
     assert train(tmp_path, 1, "epochs=1", "bootstrap=10", "hydra.run.dir=run")[0][0] == 0
     statuses = train(tmp_path, 2, "resume=run")

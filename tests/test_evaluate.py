@@ -61,6 +61,7 @@ def test_the_first_opening_is_free_and_the_second_wants_a_reason_whatever_run_as
     assert "a reviewer asked" in (tmp_path / "b" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_other_data_have_a_seal_of_their_own(run, evaluate, tmp_path: Path) -> None:
     run("epochs=1", folder="a")
     run("data=iris", "epochs=1", folder="b")
@@ -104,6 +105,7 @@ def test_a_configuration_that_is_read_back_cannot_widen_what_is_allowed(run, eva
         assert "os.system: lies outside the packages" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_was_copied_elsewhere_does_not_forget_its_opening(run, evaluate, tmp_path: Path) -> None:
     import shutil
 

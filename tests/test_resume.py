@@ -86,7 +86,7 @@ def kill_and_go_on(folder: Path, seconds: float) -> int:
     return go_on(folder)
 
 
-@pytest.mark.parametrize("share", [0.45, 0.6, 0.75, 0.9])
+@pytest.mark.parametrize("share", [0.75, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.45, 0.6, 0.9))])
 def test_a_killed_run_goes_on_to_the_same_bits(share: float, uninterrupted, tmp_path: Path) -> None:
     expected, seconds = uninterrupted
     kill_and_go_on(tmp_path, share * seconds)
@@ -108,7 +108,11 @@ def test_thirty_random_kills_are_thirty_times_the_same_bits(uninterrupted, tmp_p
 
 @pytest.mark.parametrize(
     ("number", "status", "word"),
-    [(signal.SIGTERM, 85, "preempted"), (signal.SIGUSR1, 85, "preempted"), (signal.SIGINT, 130, "stopped")],
+    [
+        (signal.SIGTERM, 85, "preempted"),
+        pytest.param(signal.SIGUSR1, 85, "preempted", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, "stopped", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(
     number, status, word, uninterrupted, tmp_path: Path
@@ -126,6 +130,7 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(
     assert result(tmp_path / "run") == expected
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_is_saved_although_the_loader_workers_get_it_too(tmp_path: Path) -> None:
     from test_image_folder import write
 

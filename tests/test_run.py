@@ -27,7 +27,7 @@ def test_the_default_run_reaches_096_on_digits_and_leaves_its_whole_folder(run) 
     assert found["status"] == "finished"
     left = {item.name for item in folder.iterdir()} - {".lock"}
     expected = "config.yaml overrides.yaml run.json metrics.jsonl checks.json predictions.npz best.pt last.pt"
-    assert left == {*expected.split(), "last.pt.before", "report.html", "figures"}
+    assert left == {*expected.split(), "last.pt.before", "data.npz", "report.html", "figures"}
     assert [finding["id"] for finding in found["findings"] if finding["severity"] in ("warn", "fail")] == []
     assert {finding["phase"] for finding in found["findings"]} == {"audit", "probes", "curve", "result"}
 
@@ -135,6 +135,7 @@ def test_no_training_reaches_the_test_set(run, monkeypatch: pytest.MonkeyPatch) 
     assert {name for name, text in sources.items() if "open_ledger(" in text} == {"ledger.py", "evaluate.py"}
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_clearly_and_it_goes_on_when_there_is_room(tmp_path: Path) -> None:
     """The limit on a file's size stands in for the disk: the first checkpoints fit, a grown record does not."""
     words = "data.subset=200 epochs=60 batch_size=100 bootstrap=2 hydra.run.dir=run model.hidden=[16]"
@@ -152,6 +153,7 @@ def test_a_full_disk_ends_the_run_clearly_and_it_goes_on_when_there_is_room(tmp_
     assert len(records(tmp_path / "run")) == 60
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_is_gone_is_shown_as_lost(run, tmp_path: Path) -> None:
     from plumbline.record import read_run
 
@@ -180,6 +182,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(run, train, tmp_path: Pat
     assert noted(folder)["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_run_whose_record_is_gone_goes_on_from_its_checkpoint(run, train, tmp_path: Path) -> None:
     _, folder = run(*QUICK)
     before = records(folder)
@@ -191,6 +194,7 @@ def test_a_run_whose_record_is_gone_goes_on_from_its_checkpoint(run, train, tmp_
     assert (cut.returncode, "cannot be read" in cut.stderr, "Traceback" in cut.stderr) == (2, True, False)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_refuses_other_data_than_it_began_with(train, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     rows = [f"{k % 7},{(k * 3) % 5},{'ab'[k % 2]}" for k in range(60)]
@@ -242,6 +246,7 @@ def test_fashion_mnist_reaches_086_in_five_epochs(run) -> None:
     assert noted(folder)["best"]["val/accuracy"] >= 0.86
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     words = [sys.executable, "-m", "plumbline.train", *QUICK, "hydra.run.dir=run"]

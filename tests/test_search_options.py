@@ -78,7 +78,7 @@ def ended_at(name: str, curves: list[list[float]], **options: Any) -> list[int]:
     for key, value in options.items():
         node[key] = value
     pruner = build(node)()
-    study, found = optuna.create_study(direction="maximize"), []
+    study, found = optuna.create_study(study_name="law", direction="maximize"), []  # hyperband's brackets: by its name
     for curve in curves:
         trial = study.ask()
         ended = len(curve)

@@ -251,6 +251,7 @@ def test_a_browser_draws_every_picture_and_runs_nothing_of_the_trials(evil: Path
     )
 
 
+@pytest.mark.slow
 def test_what_a_study_leaves_can_be_made_again_from_its_folder(search, tmp_path: Path) -> None:
     done = search("study=s", "search=random", "search.n_trials=3", "space=learning_rate")
     assert done.returncode == 0, done.stderr

@@ -161,6 +161,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_study_in_a_database_is_done_as_one_in_a_journal(kind: str, search, tmp_path: Path, request) -> None:
     url = f"sqlite:///{tmp_path}/studies.db" if kind == "sqlite" else request.getfixturevalue("postgres")
@@ -190,6 +191,7 @@ def test_a_wrong_password_is_said_without_it(postgres: str, search, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_worker_by_hand_gets_the_password_from_its_environment(postgres: str, search, tmp_path: Path) -> None:
     done = search("study=hand", "seed=0,1", "search.workers=0", f"search.storage={postgres}")
     assert done.returncode == 0, done.stderr

@@ -41,6 +41,7 @@ def test_a_grid_is_a_study_in_a_folder_of_its_name(search, tmp_path: Path) -> No
     assert list(tmp_path.rglob("multirun.yaml")) == []
 
 
+@pytest.mark.slow
 def test_a_trials_command_makes_the_same_run(search, train, tmp_path: Path) -> None:
     search("study=s", "search=random", "search.n_trials=1", "optimiser.lr=interval(1e-3,1e-2)")
     words = shlex.split(noted(study_of(tmp_path) / "0000")["command"])
@@ -71,6 +72,7 @@ def test_the_same_command_goes_on_to_the_total_and_then_says_that_it_is_done(sea
     assert len(list((tmp_path / "outputs/studies").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_after_its_time_no_trial_begins_and_the_same_command_goes_on(search, tmp_path: Path) -> None:
     words = ["study=s", "search=random", "search.n_trials=3", "space=learning_rate"]
     done = search(*words, "search.timeout=0.001")
@@ -86,6 +88,7 @@ def by_hand(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.slow
 def test_without_workers_a_study_is_prepared_and_done_by_those_started_by_hand(search, tmp_path: Path) -> None:
     done = search("study=s", "seed=0,1", "search.workers=0")
     assert (done.returncode, "python -m plumbline.search.worker study=" in done.stdout) == (0, True)
@@ -97,6 +100,7 @@ def test_without_workers_a_study_is_prepared_and_done_by_those_started_by_hand(s
     assert (wrong.returncode, "there is no study.yaml" in wrong.stderr, "in" in wrong.stderr) == (2, True, True)
 
 
+@pytest.mark.slow
 def test_trials_run_from_the_code_as_it_was_when_the_study_began(search, tmp_path: Path) -> None:
     search("study=s", "seed=0,1", "search.workers=0")
     code = study_of(tmp_path) / "code"
@@ -110,6 +114,7 @@ def test_trials_run_from_the_code_as_it_was_when_the_study_began(search, tmp_pat
     }
 
 
+@pytest.mark.slow
 def test_another_code_is_refused_with_the_files_and_taken_where_asked_for(search, tmp_path: Path) -> None:
     words = ["study=s", "search=random", "space=learning_rate"]
     search(*words, "search.n_trials=1")
@@ -125,6 +130,7 @@ def test_another_code_is_refused_with_the_files_and_taken_where_asked_for(search
     assert (study_of(tmp_path) / "code.1/src/plumbline/loop.py").read_text().endswith("# as it was\n")
 
 
+@pytest.mark.slow
 def test_another_space_is_refused_and_a_wider_one_wants_to_be_asked_for(search, tmp_path: Path) -> None:
     words = ["study=s", "search=tpe", "search.n_trials=4"]
     small = ["optimiser.lr=tag(log,interval(1e-3,1e-2))", "optimiser=sgd,adamw"]
@@ -150,6 +156,7 @@ def test_another_space_is_refused_and_a_wider_one_wants_to_be_asked_for(search, 
     assert search(*words, *small).returncode == 2  # a narrower one is not the study there is
 
 
+@pytest.mark.slow
 def test_a_wider_grid_adds_its_new_points_after_the_old(search, tmp_path: Path) -> None:
     search("study=s", "seed=0,1", "optimiser=sgd")
     assert search("study=s", "seed=2,0,1", "optimiser=sgd", "search.extend=true").returncode == 0
@@ -170,6 +177,7 @@ def test_a_trial_of_several_seeds_has_their_mean_and_spread(search, tmp_path: Pa
         assert float(row["val/accuracy std"]) == pytest.approx(statistics.stdev(values), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_ends_between_its_seeds(search, tmp_path: Path) -> None:
     words = [
         "optimiser=sgd",
@@ -185,6 +193,7 @@ def test_a_hopeless_trial_ends_between_its_seeds(search, tmp_path: Path) -> None
     assert len(list((study_of(tmp_path) / "0004").glob("seed-*"))) == 1
 
 
+@pytest.mark.slow
 def test_pruning_ends_what_is_behind_and_its_run_says_so(search, tmp_path: Path) -> None:
     words = [
         "optimiser=sgd",
@@ -203,6 +212,7 @@ def test_pruning_ends_what_is_behind_and_its_run_says_so(search, tmp_path: Path)
     assert 1 <= len(records(study_of(tmp_path) / "0003")) < 8
 
 
+@pytest.mark.slow
 def test_several_objectives_give_a_front_that_nothing_dominates(search, tmp_path: Path) -> None:
     done = search("study=s", "model.hidden=[2],[4],[8],[16]", "search.also=[parameters]", "epochs=5")
     assert done.returncode == 0, done.stderr
@@ -236,6 +246,7 @@ def test_the_best_is_confirmed_on_fresh_seeds(search, tmp_path: Path) -> None:
 # --- best.yaml -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_best_yaml_makes_the_best_run_again_to_the_same_bits(search, train, tmp_path: Path) -> None:
     import numpy as np
 
@@ -321,6 +332,7 @@ def test_a_mistake_that_only_torch_sees_costs_no_trial_and_leaves_nothing(words,
     assert list(tmp_path.glob("outputs/studies/*")) == []
 
 
+@pytest.mark.slow
 def test_trials_csv_can_be_read_by_anything(search, tmp_path: Path) -> None:
     search("study=s", "model.hidden=[8,8],[4]")
     with open(study_of(tmp_path) / "trials.csv", newline="") as file:
@@ -330,6 +342,7 @@ def test_trials_csv_can_be_read_by_anything(search, tmp_path: Path) -> None:
     assert [row[3] for row in rows[1:]] == ["[8,8]", "[4]"]
 
 
+@pytest.mark.slow
 def test_status_reads_a_study_and_imports_no_torch(search, tmp_path: Path) -> None:
     search("study=s", "seed=0,1")
     program = (

@@ -36,6 +36,7 @@ def test_whatever_ends_a_trial_ends_neither_its_worker_nor_the_study(faulty, tmp
     assert json.loads((tmp_path / "outputs/studies/s/0002/run.json").read_text())["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_too_many_failures_end_a_study_with_the_last_words(faulty, tmp_path: Path) -> None:
     words = ["study=s", "step.kind=raise", "seed=range(8)", "search.max_failures=2"]
     done = faulty(*words)
@@ -123,6 +124,7 @@ def survives(folder: Path, kills: int, count: int, seed: int) -> int:
     return restarts
 
 
+@pytest.mark.slow
 def test_a_study_killed_with_its_workers_goes_on_to_its_total_with_nothing_lost_or_repeated(tmp_path: Path) -> None:
     survives(tmp_path, 3, 12, seed=0)
 
@@ -157,7 +159,11 @@ def test_a_trial_of_a_dead_worker_goes_on_from_its_checkpoint_to_the_same_number
     assert trials(study)[0]["val/accuracy"] == trials(study.parent / "alone")[0]["val/accuracy"]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 85), (signal.SIGUSR1, 85)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130)]
+    + [pytest.param(number, 85, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGUSR1)],
+)
 def test_a_signal_to_the_starter_saves_all_trials_and_the_same_command_goes_on(
     number, status, faulty, tmp_path: Path
 ) -> None:
@@ -224,6 +230,7 @@ def race(study: Path, workers: int) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_eight_racing_workers_do_exactly_the_trials_there_are(search, tmp_path: Path) -> None:
     words = [
         "study=r",
