@@ -2,6 +2,9 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -296,3 +299,28 @@ def test_a_name_or_option_that_torch_lacks_is_refused(values, message):
 def test_a_value_out_of_range_is_refused_by_its_name(make, values, key):
     with pytest.raises(ConfigError, match=rf"optimiser\.{key}: must be"):
         make(network(), **values)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "NAdam", "RMSprop", "Adagrad", "Adamax", "Rprop", "Adadelta"])
+def test_sparing_the_compiler_changes_no_bit_of_a_step_nor_of_what_is_saved(name):
+    kind, weights, states = getattr(torch.optim, name), [], []
+    for made in (kind, optimisers._without_compiler(kind)):
+        model = network()
+        optimiser = made(model.parameters(), lr=0.01)
+        weights.append(train(model, optimiser))
+        restored = copy.deepcopy(optimiser)
+        restored.load_state_dict(optimiser.state_dict())
+        states.append(restored.state_dict())
+    assert torch.equal(*weights)
+    assert str(states[0]) == str(states[1])
+
+
+def test_a_run_does_not_load_the_compiler(tmp_path):
+    """It takes a second and 100 MB."""
+    words = ["data=iris", "epochs=2", "threads=1", "bootstrap=2", "report=false", f"outputs={tmp_path}"]
+    code = "import sys; from plumbline.train import main; main(); print('torch._dynamo' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(CONF.parent / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "False", done.stdout + done.stderr

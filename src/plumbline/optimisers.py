@@ -11,6 +11,7 @@ from math import inf
 from typing import Any, TypedDict, Unpack
 
 import torch
+import torch._compile
 from torch import nn
 from torch.optim import Optimizer
 
@@ -154,7 +155,23 @@ def _make(kind: type[Optimizer], model: nn.Module, groups: Groups, **options: An
     # On a CPU one fused pass takes a quarter to a half of the time of torch's default; elsewhere the default is right.
     if "fused" in accepted and not options.keys() & {"fused", "foreach", "differentiable"}:
         options["fused"] = True if all(p.device.type == "cpu" for part in parts for p in part["params"]) else None
+    if kind.__module__.startswith("torch.optim.") and not options.get("differentiable"):
+        kind = _without_compiler(kind)
     return kind(parts, lr=lr, **options)
+
+
+def _without_compiler(kind: type[Optimizer]) -> type[Optimizer]:
+    """The optimiser without torch's detours to its compiler, which is only told to keep away from it.
+
+    Loading the compiler for that, at the first step, takes a second and 100 MB.
+    """
+    spared = {
+        name: method.__wrapped__
+        for name, method in vars(Optimizer).items()
+        if getattr(getattr(method, "__code__", None), "co_filename", "") == torch._compile.__file__
+    }
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), {**spared, "step": step, "__module__": kind.__module__})
 
 
 def _decoupled(kind: type[Optimizer]) -> type[Optimizer]:
@@ -170,7 +187,7 @@ def _decoupled(kind: type[Optimizer]) -> type[Optimizer]:
             if _shrink not in self._optimizer_step_pre_hooks.values():  # torch's copies lose their hooks
                 self.register_step_pre_hook(_shrink)
 
-    Decoupled.__name__ = kind.__name__
+    Decoupled.__name__, Decoupled.__module__ = kind.__name__, kind.__module__
     return Decoupled
 
 
