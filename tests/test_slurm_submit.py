@@ -221,3 +221,47 @@ def test_where_there_is_no_slurm_it_says_so_and_leaves_nothing(train, tmp_path: 
     assert done.returncode == 2
     assert "there is no sbatch here" in done.stderr
     assert [item.name for item in tmp_path.iterdir()] == ["empty"]
+
+
+STUDY = ["-m", "launcher=slurm", "cluster=generic", "cluster.account=a", "study=s", "data=iris"]
+
+
+@pytest.mark.parametrize(
+    ("words", "jobs", "workers"),
+    [
+        (["resources=cpu", "seed=range(12)"], 4, 1),
+        (["resources=cpu", "seed=range(12)", "launcher.workers=7"], 7, 1),
+        (["resources=cpu", "seed=range(12)", "launcher.workers=7", "search.workers=5"], 5, 1),
+        (["resources=cpu", "seed=0,1"], 2, 1),  # no job without a trial
+        (["resources=one_gpu", "resources.gpus=4", "seed=range(12)", "search.workers=6"], 2, 4),
+    ],
+)
+def test_a_studys_workers_are_the_tasks_of_one_array(words, jobs: int, workers: int, train, tmp_path: Path) -> None:
+    done = train(*STUDY, *words, "launcher.dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert directives(done.stdout)[2] == f"--array=0-{jobs - 1}"
+    study = tmp_path / "outputs/studies/s"
+    assert f" -P -m plumbline.search.worker study={study} workers={workers}\n" in done.stdout
+    assert f": {jobs} jobs, each 1 node" in done.stdout.splitlines()[-1]
+    assert subprocess.run(["bash", "-n"], input=done.stdout.rpartition("exit $status")[0], text=True).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["resources=cpu", "resources.nodes=2"], "resources: a study's workers train alone, and this asks for 2 × 1"),
+        (["resources=cpu", "resources.processes=2"], "this asks for 1 × 2 processes for one network"),
+        (["resources=cpu", "device=cuda"], "device=cuda: resources.gpus=0 gives it none"),
+        (["resources=cpu", "model.activation=relu,reluu"], "model.activation=reluu"),
+        (["resources=cpu", "launcher.workers=0"], "launcher.workers=0: must be at least 1"),
+        (["resources=cpu", "optimiser.lr=-1"], "optimiser.lr=-1"),  # which only the optimiser sees
+        (["resources=cpu"], "there is no sbatch here"),
+    ],
+)
+def test_what_no_task_could_do_is_said_before_an_array_is_submitted(words, message: str, train, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = train(*STUDY, "seed=0,1", *words, PATH=str(tmp_path / "empty"))
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert message in done.stderr
+    assert [item.name for item in tmp_path.iterdir()] == ["empty"]

@@ -50,11 +50,6 @@ def main() -> int:
         for cfg, known in jobs:
             mistakes.check_choices(known.runtime.choices)
             if is_study(known):
-                if cfg.launcher:
-                    raise config.ConfigError(
-                        "launcher=slurm: is for single runs; a study's workers may be jobs of yours, each with the line "
-                        "python -m plumbline.search.worker study=<name>"
-                    )
                 from plumbline.search.start import start as start_study
 
                 status = start_study(cfg, known, words, folders)

@@ -23,8 +23,11 @@ SECONDS = 20.0  # after which no further point is tried: the rest is seen by its
 FACTS = ("parameters", "multiply_adds")  # of a run that may be an objective, beside its metrics; less is better
 
 
-def prepare(study: Study, asked: Asked) -> None:
-    """Make Optuna's study if there is none yet. Raises ConfigError on what no trial could do."""
+def prepare(study: Study, asked: Asked, here: bool) -> None:
+    """Make Optuna's study if there is none yet. Raises ConfigError on what no trial could do.
+
+    here: whether this machine will do trials, and so must have the device they ask for.
+    """
     import optuna
 
     from plumbline.search.storage import VARIABLE, Lock, open_storage
@@ -32,7 +35,7 @@ def prepare(study: Study, asked: Asked) -> None:
     if (there := _there(study)) is not None:
         take_over(there.user_attrs.get("modules", []))
         return
-    said = rehearsed(study, asked)
+    said = rehearsed(study, asked, here)
     if asked.status is not None:
         return
     url = os.environ.get(VARIABLE, study.storage) if study.storage is not None else None
@@ -75,7 +78,7 @@ def _there(study: Study) -> optuna.Study | None:
     return opened if "objectives" in attributes else None
 
 
-def rehearsed(study: Study, asked: Asked) -> dict[str, Any]:
+def rehearsed(study: Study, asked: Asked, here: bool) -> dict[str, Any]:
     """`objectives` ([name, direction] each), and the `modules` that a trial imports.
 
     The parts are tried in a process of its own, so that this one stays untouched.
@@ -86,7 +89,7 @@ def rehearsed(study: Study, asked: Asked) -> dict[str, Any]:
         os.close(reading)
         try:
             before = set(sys.modules)
-            said = {"objectives": _rehearse(study)}
+            said = {"objectives": _rehearse(study, here)}
             said["modules"] = [name for name in sys.modules if name not in before and _installed(name)]
         except ConfigError as error:
             said = {"mistake": str(error)}
@@ -118,7 +121,7 @@ def _installed(name: str) -> bool:
     return "site-packages" in file and name.count(".") < 2 and not name.rpartition(".")[2].startswith("_")
 
 
-def _rehearse(study: Study) -> list[list[str]]:
+def _rehearse(study: Study, here: bool) -> list[list[str]]:
     from plumbline import mistakes
     from plumbline.search.compose import checkpoints, compose, hydra_at, sampled
 
@@ -127,7 +130,7 @@ def _rehearse(study: Study) -> list[list[str]]:
         for point in sampled(checkpoints(study.space, study.points()), 50):
             words = study.space.words(point)
             try:
-                found = _try(compose([*study.fixed, *words], study.config_name), study.search["also"])
+                found = _try(compose([*study.fixed, *words], study.config_name), study.search["also"], here)
             except mistakes.ANYTHING as error:
                 where = f" (in the trial {' '.join(words)})" if words else ""
                 raise ConfigError(mistakes.explain(error, folders) + where) from error
@@ -145,7 +148,7 @@ def _rehearse(study: Study) -> list[list[str]]:
 _DATA: dict[str, Any] = {}
 
 
-def _try(cfg: DictConfig, also: list[str]) -> list[list[str]]:
+def _try(cfg: DictConfig, also: list[str], here: bool) -> list[list[str]]:
     """What a run does before it reads the curve of anything: its parts are checked, its data read, its update rehearsed."""
     from omegaconf import OmegaConf
 
@@ -155,7 +158,8 @@ def _try(cfg: DictConfig, also: list[str]) -> list[list[str]]:
     from plumbline.data.core import Data
 
     check_config(cfg)
-    device.choose(cfg.device)
+    if here:
+        device.choose(cfg.device)
     key = OmegaConf.to_yaml(cfg.data)
     if key not in _DATA:
         with mistakes_in("data"):

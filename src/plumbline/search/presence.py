@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from plumbline.search.storage import machine
+from plumbline.slurm.job import own_job
 
 FOLDER = "workers"
 EVERY = 10.0  # seconds between signs of life
@@ -30,7 +31,7 @@ class Presence:
     """This process, as the other workers of a study see it."""
 
     def __init__(self, study: Path):
-        self.folder = study / FOLDER
+        self.study, self.folder = study, study / FOLDER
         self.folder.mkdir(exist_ok=True)
         self.name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(2)}"
         self.file = open(self.folder / self.name, "w")  # noqa: SIM115 - open, and locked, as long as the worker
@@ -51,6 +52,11 @@ class Presence:
             self.touched = time.monotonic()
             with contextlib.suppress(OSError):  # a full disk, most likely: the lock is there still
                 os.utime(self.folder / self.name)
+
+    def worked(self) -> None:
+        """Tell the script of a job that this start of it got on, so that it is worth another one should it be killed."""
+        if (job := own_job()) is not None:
+            (self.study / f".worked-{job}").touch()
 
     def leave(self) -> None:
         (self.folder / self.name).unlink(missing_ok=True)

@@ -25,7 +25,10 @@ LOG = "workers.log"
 
 def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) -> int:
     """Do what a multirun's command line asks; return the exit status. Raises ConfigError on a mistake."""
-    overrides = [str(word) for word in known.overrides.task]
+    from plumbline.train import apart
+
+    cfg, place, overrides = apart(cfg, [str(word) for word in known.overrides.task])
+    options = slurm_options(cfg, place) if place.launcher else None
     wanted = asked(cfg, overrides, dict(known.runtime.choices), known.job.config_name, folders, words)
     check_hydra([str(word) for word in known.overrides.hydra])
     check_storage(wanted)
@@ -37,15 +40,51 @@ def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) ->
     if new or wider:
         with hydra_at(folders):
             check_all(checkpoints(study.space, points), study.space, study.fixed, study.config_name, folders)
+    if options is not None and options.launcher.dry_run:
+        from plumbline.slurm import array
+
+        return array.show(study, options)
     study.folder.mkdir(parents=True, exist_ok=True)
     (study.folder / presence.FOLDER).mkdir(exist_ok=True)
     copy_code(study, new)
     if wider:
         widen(study)
     study.write()
+    if options is not None:
+        return run_workers(study, 0, new) or submitted(study, options, new)
     count = study.search["workers"]
     count = default_workers(cfg) if count is None else count
-    return run_workers(study, count, new)
+    status = run_workers(study, count, new)
+    if count == 0 and status == exits.DONE:
+        print(f"prepared; start workers with  python -m plumbline.search.worker study={study.folder}")
+    return status
+
+
+def slurm_options(cfg: DictConfig, place: DictConfig) -> Any:
+    """The options of the jobs that are a study's workers. Raises ConfigError on what workers cannot have."""
+    from plumbline.slurm import options
+    from plumbline.slurm.submit import check_device
+
+    found = options.read(place)
+    check_device(cfg.device, found)
+    if found.resources.nodes * found.resources.processes > 1:
+        raise ConfigError(
+            f"resources: a study's workers train alone, and this asks for {found.resources.nodes} × "
+            f"{found.resources.processes} processes for one network; say resources=one_gpu or cpu, and search.workers=<how many>"
+        )
+    return found
+
+
+def submitted(study: Study, options: Any, new: bool) -> int:
+    """Hand the workers of a prepared study to SLURM; a new one that it refuses leaves nothing."""
+    from plumbline.slurm import array
+
+    try:
+        return array.submit(study, options)
+    except ConfigError:
+        if new:
+            forget(study)
+        raise
 
 
 def check_hydra(overrides: list[str]) -> None:
@@ -261,7 +300,6 @@ def closing_words(study: Study, status: int, count: int) -> int:
     except ConfigError:
         return status
     if count == 0:
-        print(f"prepared; start workers with  python -m plumbline.search.worker study={study.folder}")
         return status
     print("\n".join(closing(view)))
     if not view.done and status in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):

@@ -107,12 +107,11 @@ def work(study: Study, count: int, until: float) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // max(1, count))))
     import optuna  # noqa: F401
-    import torch._dynamo  # noqa: F401 - every optimiser of torch's asks for it, and it takes two seconds
 
     import plumbline.run  # noqa: F401 - torch, once for all trials
     from plumbline.search.prepare import prepare
 
-    prepare(study, asked)
+    prepare(study, asked, here=count > 0)
     if asked.status is not None or count == 0:
         return asked.status or exits.DONE
     if count == 1:
@@ -289,6 +288,7 @@ class Worker:
         from optuna.trial import TrialState
 
         self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        self.presence.worked()
 
     def progress(self, number: int) -> int:
         """How far a trial has got: the epochs on record, over all its seeds."""
@@ -405,6 +405,7 @@ class Worker:
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
             if not self.storage.get_trial(trial_id).state.is_finished():
                 raise
+        self.presence.worked()
 
 
 def measured(run: dict[str, Any], name: str) -> float:

@@ -23,6 +23,7 @@ class Launcher:
     dry_run: bool
     save_seconds: int
     retry: int
+    workers: int
 
 
 @dataclass
@@ -120,7 +121,7 @@ def _check(options: Options) -> None:
     launcher, cluster, wanted = options.launcher, options.cluster, options.resources
     for name, least in (("nodes", 1), ("processes", 1), ("gpus", 0), ("cpus", 1)):
         require(f"resources.{name}", getattr(wanted, name), getattr(wanted, name) >= least, f"at least {least}")
-    for name, least in (("save_seconds", 1), ("retry", 0)):
+    for name, least in (("save_seconds", 1), ("retry", 0), ("workers", 1)):
         require(f"launcher.{name}", getattr(launcher, name), getattr(launcher, name) >= least, f"at least {least}")
     if wanted.memory is not None and not re.fullmatch(r"\d+[KMGT]?", wanted.memory):
         raise ConfigError(f"resources.memory={wanted.memory}: is written as 16G, or 16000M")

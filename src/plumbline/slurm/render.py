@@ -18,7 +18,7 @@ TEMPLATE = next(
 
 def script(
     options: Options, *, what: str, name: str, folder: Path, code: Path, python: str, command: list[str],
-    checkpoint: str = "last.pt", array: int | None = None,
+    array: int | None = None,
 ) -> str:  # fmt: skip
     """The sbatch file. what: a line on it; command: what Python runs; array: the number of tasks of an array, if any."""
     from jinja2 import Environment, StrictUndefined
@@ -39,7 +39,7 @@ def script(
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         what=" ".join(what.split()), directives=directives,
         environment=cluster.environment, modules=cluster.modules, code=code, python=python, command=command, folder=folder,
-        checkpoint=checkpoint, retry=options.launcher.retry,
+        array=array, retry=options.launcher.retry,
         architecture=cluster.architecture if options.resources.gpus else None,
     )  # fmt: skip
 

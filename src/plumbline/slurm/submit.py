@@ -23,6 +23,7 @@ JOB = "job.json"  # in the folder of a run: what was submitted last
 def submit(cfg: DictConfig, directory: Path, overrides: list[str], options: Options, extra: list[str]) -> int:
     """Submit one run, new or gone on with, whose folder is decided now. extra: what its command needs beside the folder."""
     from plumbline.record import write_request
+    from plumbline.snapshot import snapshot
 
     folder = directory.resolve()
     check(cfg, options)
@@ -48,7 +49,8 @@ def submit(cfg: DictConfig, directory: Path, overrides: list[str], options: Opti
         folder.mkdir(parents=True, exist_ok=True)
         if not begun:
             write_request(folder, cfg, overrides)
-        number = hand_over(text, folder, options)
+        snapshot(folder)
+        number = hand_over(text, folder, options, submitted(folder))
     except BaseException:
         if not begun:  # nothing came to be; the command removes empty folders
             shutil.rmtree(folder)
@@ -62,11 +64,7 @@ def submit(cfg: DictConfig, directory: Path, overrides: list[str], options: Opti
 
 def check(cfg: DictConfig, options: Options) -> None:
     """Raise ConfigError on whatever would end the job at once: the run is composed, built and rehearsed as it will be."""
-    gpus, device = options.resources.gpus, cfg.device.partition(":")[0]
-    if gpus and device == "cpu":
-        raise ConfigError(f"device=cpu: resources.gpus={gpus} would stand idle; say device=auto, or resources.gpus=0")
-    if not gpus and device in ("cuda", "mps"):
-        raise ConfigError(f"device={cfg.device}: resources.gpus=0 gives it none; say resources=one_gpu, or device=auto")
+    check_device(cfg.device, options)
     from plumbline import tasks
     from plumbline.assemble import mistakes_in, rehearse
     from plumbline.config import build, check_config
@@ -78,25 +76,38 @@ def check(cfg: DictConfig, options: Options) -> None:
     rehearse(cfg, data.spec)
 
 
-def hand_over(text: str, folder: Path, options: Options) -> str:
-    """Copy the code into the folder, write job.sh beside it and submit that; return the job's number."""
-    from plumbline.record import write_json, write_text
-    from plumbline.snapshot import snapshot
+def check_device(device: str, options: Options) -> None:
+    """Raise ConfigError unless what computes is what is asked for."""
+    gpus, kind = options.resources.gpus, device.partition(":")[0]
+    if gpus and kind == "cpu":
+        raise ConfigError(f"device=cpu: resources.gpus={gpus} would stand idle; say device=auto, or resources.gpus=0")
+    if not gpus and kind in ("cuda", "mps"):
+        raise ConfigError(f"device={device}: resources.gpus=0 gives it none; say resources=one_gpu, or device=auto")
 
-    snapshot(folder)
+
+def hand_over(text: str, folder: Path, options: Options, earlier: list[str]) -> str:
+    """Write job.sh into the folder and submit it; return the job's number. earlier: those of the same folder before."""
+    from plumbline.record import write_json, write_text
+
     write_text(folder / "job.sh", text)
     answer = slurm(["sbatch", "--parsable", str(folder / "job.sh")], options)
     number = answer.strip().splitlines()[-1].partition(";")[0]
-    write_json(folder / JOB, {"job": number, "cluster": options.cluster.title, "submitted": now()})
+    write_json(
+        folder / JOB, {"job": number, "jobs": [*earlier, number], "cluster": options.cluster.title, "submitted": now()}
+    )
     return number
+
+
+def submitted(folder: Path) -> list[str]:
+    """The numbers of all jobs that were submitted for a folder."""
+    from plumbline.record import read_json
+
+    return read_json(folder / JOB)["jobs"] if (folder / JOB).exists() else []
 
 
 def not_queued(folder: Path, options: Options) -> None:
     """Raise ConfigError if the folder's job still waits or runs: two in one folder would be one too many."""
-    from plumbline.record import read_json
-
-    if (folder / JOB).exists():
-        number = read_json(folder / JOB)["job"]
+    for number in submitted(folder)[-1:]:
         states = slurm(
             ["squeue", "--noheader", "--format=%T", f"--jobs={number}"], options, missing_is_fine=True
         ).split()
@@ -154,12 +165,17 @@ def several(number: int, one: str, many: str | None = None) -> str:
 
 def how_to(number: str, log: Path, folder: Path, options: Options) -> None:
     """Where things are, how to watch and how to stop."""
-    own = options.cluster.environment.get("SLURM_CONF")
-    if own and os.environ.get("SLURM_CONF") != own:
-        print(f"first:  export SLURM_CONF={own}")
+    reach(options)
     print(f"job:    {number}, by {folder / 'job.sh'}")
     print(f"watch:  squeue --jobs={number}; tail -F {log}")
     print(f"stop:   scancel {number}  (it saves first)")
+
+
+def reach(options: Options) -> None:
+    """How the user's own shell finds a cluster that has a configuration of its own."""
+    own = options.cluster.environment.get("SLURM_CONF")
+    if own and os.environ.get("SLURM_CONF") != own:
+        print(f"first:  export SLURM_CONF={own}")
 
 
 def hydra_quoted(path: Path) -> str:
