@@ -55,6 +55,10 @@ def main() -> int:
                         "launcher=slurm: is for single runs; a study's workers may be jobs of yours, each with the line "
                         "python -m plumbline.search.worker study=<name>"
                     )
+                if cfg.batch_size == "auto":
+                    raise config.ConfigError(
+                        "batch_size=auto: each trial of a study could find another one; find it with one run, and give the number"
+                    )
                 from plumbline.search.start import start as start_study
 
                 status = start_study(cfg, known, words, folders)
