@@ -19,6 +19,7 @@ from plumbline.assemble import assemble, rehearse
 from plumbline.config import COMBINED, GROUPS, OPTIONAL, PLACE, PRESETS, STUDY, build, check_config
 from plumbline.data.core import Data, Spec, Split, Splits
 from plumbline.loop import fit, predict
+from plumbline.seeing import Gallery
 
 CONF, TESTS = ROOT / "conf", ROOT / "tests"
 CPU = torch.device("cpu")
@@ -49,6 +50,8 @@ NEEDS = {
     "model/resnet": ["model.channels=[4,8]", "model.blocks=1"],
     "model/cnn": ["model.channels=[4,4]"],
     "step/progressive_resizing": ["model=resnet", "model.channels=[4,8]", "model.blocks=1"],
+    "figures/activations": ["model=cnn", "model.channels=[4,4]"],
+    "figures/gradcam": ["model=cnn", "model.channels=[4,4]"],
     "transfer/weights": ["transfer.freeze=[hidden]"],
     "regulariser/dropblock": ["model=cnn", "model.channels=[4,4]", "model.kernel=3"],
 }
@@ -94,6 +97,8 @@ CHANGES: dict[str, Any] = {
     "augment/crop/padding": 1, "augment/cutout/size": 2, "augment/flip/horizontal": 1.0, "augment/flip/vertical": 1.0,
     "augment/rotate/degrees": 90.0, "augment/shift/pixels": 1,
     "tracker/tensorboard/flush_seconds": 5,
+    "figures/*/samples": 3, "figures/*/maps": 2, "figures/*/most": 2, "figures/*/features": [1, 2],
+    "figures/*/layer": "features.0.conv",
     "tracker/wandb/project": "mine", "tracker/wandb/entity": "us", "tracker/wandb/group": "a", "tracker/wandb/tags": ["b"],
     "tracker/wandb/mode": "online",
 } | {f"regulariser/*/{kind}{norm}": 0.1 for kind in ("kernel", "bias", "activity") for norm in ("", "_l1", "_l2")}  # fmt: skip
@@ -166,6 +171,27 @@ def mirrored(cfg: DictConfig, name: str, folder: Path, monkeypatch: pytest.Monke
     return seen or tracker.writer.flush_secs
 
 
+def table() -> Data:
+    """48 rows of four numbers in three classes."""
+    x, y = images().train.x[:, 0, 0, :4], images().train.y
+    split = Split(x, y, np.arange(48))
+    return Data(
+        Spec("classification", (4,), 3, ("a", "b", "c")), lambda: Splits(split, split, lambda: split, lambda: "")
+    )
+
+
+def drawn(cfg: DictConfig, name: str, folder: Path) -> tuple[bytes, str]:
+    """The pixels of a figure after one epoch, and what stands below it."""
+    check_config(cfg)
+    data = table() if name in ("boundary", "hidden_units") else images()
+    training, state, _, _ = assemble(cfg, data, CPU)
+    gallery = Gallery(cfg, data, training, folder, pytest.fail)
+    state.epoch = 1
+    gallery.epoch(state)
+    gallery.draw(state)
+    return (folder / "figures" / f"{name}.png").read_bytes(), gallery.captions()[name]
+
+
 def keys_of(group: str, name: str) -> list[str]:
     """The keys of an option's file and of the shared pieces it is made of."""
     content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -206,12 +232,13 @@ def test_every_group_is_known_here() -> None:
 def test_every_option_composes_and_is_rehearsed_and_twice_the_same(group: str, name: str) -> None:
     cfg = changed(option(group, name), SHORT)
     check_config(cfg)
-    assert sum(layer["parameters"] for layer in rehearse(cfg, images().spec)) > 0
-    if group != "tracker":
+    spec = table().spec if name in ("boundary", "hidden_units") else images().spec
+    assert sum(layer["parameters"] for layer in rehearse(cfg, spec)) > 0
+    if group not in ("tracker", "figures"):
         assert numbers(cfg) == usual(group, name)
 
 
-@pytest.mark.parametrize(("group", "name"), [pair for pair in OPTIONS if pair[0] != "tracker"])
+@pytest.mark.parametrize(("group", "name"), [p for p in OPTIONS if p[0] not in ("tracker", "figures")])
 def test_every_option_gives_other_numbers_than_the_default(group: str, name: str) -> None:
     if name == "supervised":
         return  # the default; what it does is in the next test
@@ -226,6 +253,14 @@ def test_every_option_gives_other_numbers_than_the_default(group: str, name: str
     default = next(entry[group] for entry in OmegaConf.load(CONF / "train.yaml").defaults if group in entry)
     against = THE_SAME.get(f"{group}/{name}", default)
     assert usual(group, name) != usual(group, against)
+
+
+@pytest.mark.parametrize("name", [name for group, name in OPTIONS if group == "figures"])
+def test_every_figure_is_drawn_says_what_it_shows_and_leaves_no_trace_in_the_numbers(name: str, tmp_path: Path) -> None:
+    pixels, caption = drawn(option("figures", name), name, tmp_path)
+    assert pixels.startswith(b"\x89PNG")
+    assert caption.endswith((".", "max.")) and len(caption.split()) > 4
+    assert drawn(option("figures", name), name, tmp_path) == (pixels, caption)
 
 
 def test_the_step_is_what_updates() -> None:
@@ -256,6 +291,8 @@ def test_every_value_changes_what_comes_out(group: str, name: str, key: str, tmp
     assert OmegaConf.select(other, path) != OmegaConf.select(cfg, path)
     if group == "tracker":
         results = [mirrored(one, name, tmp_path, monkeypatch) for one in (cfg, other)]
+    elif group == "figures":
+        results = [drawn(one, name, tmp_path) for one in (cfg, other)]
     else:
         results = [numbers(cfg) if others else usual(group, name), numbers(other)]
     assert results[0] != results[1]

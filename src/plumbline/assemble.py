@@ -18,6 +18,7 @@ from plumbline.contract import place
 from plumbline.data.core import Data, Spec, Split
 from plumbline.loop import Diverged, Schedule, Step, Training
 from plumbline.regularisers import Regulariser
+from plumbline.seeing import check_figures
 from plumbline.state import State
 
 
@@ -56,6 +57,8 @@ def rehearse(cfg: DictConfig, spec: Spec) -> list[dict[str, Any]]:
                 f"model: for a batch of {samples} it gave {got}; "
                 f"this data set needs ({samples}, {spec.outputs}): (batch, outputs)"
             )
+        with mistakes_in("figures"):
+            check_figures(cfg, spec, training.model)
         training.model.train()
         with mistakes_in("augment"):
             for augment in training.augmentations:

@@ -18,7 +18,7 @@ from plumbline.contract import ConfigError, allowed, check_node, nearest, shown
 GROUPS = ("data", "model", "loss", "optimiser", "schedule", "init", "step")  # one option each
 PLACE = ("launcher", "cluster", "resources")  # where it runs: no part of what it is
 OPTIONAL = ("transfer",)  # one option, or null for none
-COMBINED = ("regulariser", "augment", "tracker")  # any number of options
+COMBINED = ("regulariser", "augment", "tracker", "figures")  # any number of options
 STUDY = ("search", "space", "pruner", "study")  # keys of a study (-m); a run has none of them
 PRESETS = ("checks",)  # one option each, which holds many components
 FAMILIES = {  # phase of a run -> the families of checks that it asks; causes stand before consequences
@@ -66,6 +66,7 @@ class Config:
     regulariser: dict[str, Any] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
     tracker: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
     checks: Checks = field(default_factory=lambda: Checks())
     search: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=dict)

@@ -33,6 +33,7 @@ from plumbline.report import SEEN
 from plumbline.report.figures import figures
 from plumbline.report.page import write_report
 from plumbline.scoring import Scoring, better, load_best
+from plumbline.seeing import Gallery
 from plumbline.signals import Left, Signals
 from plumbline.slurm.job import fate
 from plumbline.state import NotSaved, State
@@ -98,7 +99,8 @@ def run(
             if world is not None:
                 training.world = world
                 world.same(record.resumed)  # the others begin
-            told = (record, checks, trackers, console, signals)
+            gallery = Gallery(cfg, data, training, directory, console.say)
+            told = (record, checks, trackers, gallery, console, signals)
             try:
                 follow(epochs, training, state, scoring, *told, judge, cfg)
             except Diverged as error:
@@ -112,17 +114,18 @@ def run(
             if cfg.epochs:
                 checks.ask("curve", Curve.of(record.run, state.records, ended=True))
                 checks.ask("result", Result(record.run, data, outputs, losses, targets, len(scoring.part)))
-            record.note(status="finished")
+            looked = gallery.draw(state)
+            record.note(status="finished", figures=gallery.captions())
             if cfg.report:
                 write_report(directory)
-            trackers.finish(figures(directory) if cfg.report else {})
+            trackers.finish((figures(directory) if cfg.report else {}) | looked)
             console.end(record)
     return state.best[objective]
 
 
 def follow(
     epochs: Iterator[dict[str, float] | None], training: Training, state: State, scoring: Scoring, record: Record, checks: Checks,
-    trackers: Trackers, console: Console, signals: Signals, judge: Judge | None, cfg: DictConfig,
+    trackers: Trackers, gallery: Gallery, console: Console, signals: Signals, judge: Judge | None, cfg: DictConfig,
 ) -> None:  # fmt: skip
     """Follow the training: score each epoch, keep the best, record, save; end early, or leave when asked."""
     objective, direction = record.run["objective"], record.run["direction"]
@@ -138,6 +141,7 @@ def follow(
             scoring.keep(state, best, epoch, objective)
         if state.epoch in cfg.snapshots:
             scoring.keep(state, record.directory / f"epoch-{state.epoch}.pt", epoch, objective)
+        gallery.epoch(state)
         state.save(last)
         record.epoch(epoch, state.best)
         trackers.log(epoch)
