@@ -16,9 +16,10 @@ from conftest import ROOT, composed
 from omegaconf import DictConfig, OmegaConf
 
 from plumbline.assemble import assemble, rehearse
-from plumbline.config import COMBINED, GROUPS, PLACE, PRESETS, STUDY, build, check_config
+from plumbline.config import COMBINED, GROUPS, OPTIONAL, PLACE, PRESETS, STUDY, build, check_config
 from plumbline.data.core import Data, Spec, Split, Splits
 from plumbline.loop import fit, predict
+from plumbline.seeing import Gallery
 
 CONF, TESTS = ROOT / "conf", ROOT / "tests"
 CPU = torch.device("cpu")
@@ -48,6 +49,10 @@ NEEDS = {
     "model/torchvision": ["model.name=squeezenet1_1", "model.resize=32"],
     "model/resnet": ["model.channels=[4,8]", "model.blocks=1"],
     "model/cnn": ["model.channels=[4,4]"],
+    "step/progressive_resizing": ["model=resnet", "model.channels=[4,8]", "model.blocks=1"],
+    "figures/activations": ["model=cnn", "model.channels=[4,4]"],
+    "figures/gradcam": ["model=cnn", "model.channels=[4,4]"],
+    "transfer/weights": ["transfer.freeze=[hidden]"],
     "regulariser/dropblock": ["model=cnn", "model.channels=[4,4]", "model.kernel=3"],
 }
 
@@ -68,8 +73,15 @@ CHANGES: dict[str, Any] = {
     "loss/huber/delta": 0.1,
     "optimiser/*/lr": 0.003, "optimiser/*/weight_decay": 0.5, "optimiser/*/layer_rates": [0.1, 1.0], "optimiser/*/eps": 0.1,
     "optimiser/*/decoupled": Given("not", DECAY), "optimiser/*/spare": Given("not", DECAY),
-    "optimiser/*/betas": [0.5, 0.9], "optimiser/*/momentum": 0.9, "optimiser/rmsprop/alpha": 0.5,
+    "optimiser/*/betas": [0.5, 0.9], "optimiser/rmsprop/alpha": 0.5,
+    "optimiser/sgd/momentum": 0.9, "optimiser/rmsprop/momentum": 0.9,
     "optimiser/sgd/nesterov": Given(True, {"optimiser.momentum": 0.9}),
+    "optimiser/adam_then_sgd/switch": 5, "optimiser/adam_then_sgd/sgd_lr": Given(0.5, {"optimiser.switch": 5}),
+    "optimiser/adam_then_sgd/momentum": Given(0.5, {"optimiser.switch": 5}),
+    "step/sam/rho": 0.5, "step/progressive_resizing/start": 0.25, "step/progressive_resizing/until": 1.0,
+    "transfer/weights/file": Proven("test_transfer.py::test_weights_come_from_a_run_but_for_what_starts_anew"),
+    "transfer/weights/reinit": Proven("test_transfer.py::test_weights_come_from_a_run_but_for_what_starts_anew"),
+    "transfer/weights/freeze": [], "transfer/weights/thaw": [0.5, 0.5],
     "optimiser/torch/name": "NAdam", "optimiser/torch/options": {"eps": 0.1},
     "schedule/*/warmup": 0.2, "schedule/*/floor": 0.5, "schedule/cosine_restarts/cycles": 2,
     "schedule/cosine_restarts/growth": "double", "schedule/multistep/milestones": [0.25], "schedule/multistep/factor": 0.5,
@@ -85,6 +97,8 @@ CHANGES: dict[str, Any] = {
     "augment/crop/padding": 1, "augment/cutout/size": 2, "augment/flip/horizontal": 1.0, "augment/flip/vertical": 1.0,
     "augment/rotate/degrees": 90.0, "augment/shift/pixels": 1,
     "tracker/tensorboard/flush_seconds": 5,
+    "figures/*/samples": 3, "figures/*/maps": 2, "figures/*/most": 2, "figures/*/features": [1, 2],
+    "figures/*/layer": "features.0.conv",
     "tracker/wandb/project": "mine", "tracker/wandb/entity": "us", "tracker/wandb/group": "a", "tracker/wandb/tags": ["b"],
     "tracker/wandb/mode": "online",
 } | {f"regulariser/*/{kind}{norm}": 0.1 for kind in ("kernel", "bias", "activity") for norm in ("", "_l1", "_l2")}  # fmt: skip
@@ -157,6 +171,27 @@ def mirrored(cfg: DictConfig, name: str, folder: Path, monkeypatch: pytest.Monke
     return seen or tracker.writer.flush_secs
 
 
+def table() -> Data:
+    """48 rows of four numbers in three classes."""
+    x, y = images().train.x[:, 0, 0, :4], images().train.y
+    split = Split(x, y, np.arange(48))
+    return Data(
+        Spec("classification", (4,), 3, ("a", "b", "c")), lambda: Splits(split, split, lambda: split, lambda: "")
+    )
+
+
+def drawn(cfg: DictConfig, name: str, folder: Path) -> tuple[bytes, str]:
+    """The pixels of a figure after one epoch, and what stands below it."""
+    check_config(cfg)
+    data = table() if name in ("boundary", "hidden_units") else images()
+    training, state, _, _ = assemble(cfg, data, CPU)
+    gallery = Gallery(cfg, data, training, folder, pytest.fail)
+    state.epoch = 1
+    gallery.epoch(state)
+    gallery.draw(state)
+    return (folder / "figures" / f"{name}.png").read_bytes(), gallery.captions()[name]
+
+
 def keys_of(group: str, name: str) -> list[str]:
     """The keys of an option's file and of the shared pieces it is made of."""
     content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -189,7 +224,7 @@ def test_every_option_file_opens_with_a_sentence_that_says_what_it_is(file: Path
 
 
 def test_every_group_is_known_here() -> None:
-    known = {*GROUPS, *COMBINED, *PRESETS, *PLACE, *STUDY, "experiment"} - {"study"}
+    known = {*GROUPS, *OPTIONAL, *COMBINED, *PRESETS, *PLACE, *STUDY, "experiment"} - {"study"}
     assert {file.parent.name for file in FILES} == known
 
 
@@ -197,13 +232,20 @@ def test_every_group_is_known_here() -> None:
 def test_every_option_composes_and_is_rehearsed_and_twice_the_same(group: str, name: str) -> None:
     cfg = changed(option(group, name), SHORT)
     check_config(cfg)
-    assert sum(layer["parameters"] for layer in rehearse(cfg, images().spec)) > 0
-    if group != "tracker":
+    spec = table().spec if name in ("boundary", "hidden_units") else images().spec
+    assert sum(layer["parameters"] for layer in rehearse(cfg, spec)) > 0
+    if group not in ("tracker", "figures"):
         assert numbers(cfg) == usual(group, name)
 
 
-@pytest.mark.parametrize(("group", "name"), [pair for pair in OPTIONS if pair[0] not in ("tracker", "step")])
+@pytest.mark.parametrize(("group", "name"), [p for p in OPTIONS if p[0] not in ("tracker", "figures")])
 def test_every_option_gives_other_numbers_than_the_default(group: str, name: str) -> None:
+    if name == "supervised":
+        return  # the default; what it does is in the next test
+    if group in ("step", *OPTIONAL):
+        beside = [word for word in NEEDS.get(f"{group}/{name}", []) if not word.startswith(group)]
+        assert usual(group, name) != numbers(changed(composed(*beside), SHORT))
+        return
     if group in COMBINED:
         without = changed(option(group, name), SHORT | {group: {}})
         assert usual(group, name) != numbers(without)
@@ -213,8 +255,15 @@ def test_every_option_gives_other_numbers_than_the_default(group: str, name: str
     assert usual(group, name) != usual(group, against)
 
 
-def test_there_is_a_step_and_it_is_what_updates() -> None:
-    assert [name for group, name in OPTIONS if group == "step"] == ["supervised"]  # another one: compare them above
+@pytest.mark.parametrize("name", [name for group, name in OPTIONS if group == "figures"])
+def test_every_figure_is_drawn_says_what_it_shows_and_leaves_no_trace_in_the_numbers(name: str, tmp_path: Path) -> None:
+    pixels, caption = drawn(option("figures", name), name, tmp_path)
+    assert pixels.startswith(b"\x89PNG")
+    assert caption.endswith((".", "max.")) and len(caption.split()) > 4
+    assert drawn(option("figures", name), name, tmp_path) == (pixels, caption)
+
+
+def test_the_step_is_what_updates() -> None:
     assert usual("step", "supervised")[0][-1]["fit/loss"] < usual("step", "supervised")[0][0]["fit/loss"]
 
 
@@ -242,6 +291,8 @@ def test_every_value_changes_what_comes_out(group: str, name: str, key: str, tmp
     assert OmegaConf.select(other, path) != OmegaConf.select(cfg, path)
     if group == "tracker":
         results = [mirrored(one, name, tmp_path, monkeypatch) for one in (cfg, other)]
+    elif group == "figures":
+        results = [drawn(one, name, tmp_path) for one in (cfg, other)]
     else:
         results = [numbers(cfg) if others else usual(group, name), numbers(other)]
     assert results[0] != results[1]

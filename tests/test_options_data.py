@@ -28,6 +28,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "csv": {"file": "{files}/table.csv", "target": "grade", "ignore": IGNORED},
     "image_folder": {"root": "{files}/images", "size": 8, "workers": 0},
     "fashion_mnist": {"root": "{files}/nowhere", "system_root": "{files}/idx", "download": False},
+    "fashion_mnist_part": {"root": "{files}/nowhere", "system_root": "{files}/idx", "download": False},
     "mnist": {"root": "{files}/idx", "download": False},
     "cifar10": {"root": "{files}/cifar", "download": False},
 }
@@ -40,6 +41,9 @@ CHANGES: dict[str, Any] = {  # as in test_options
     "data/*/normalise": False, "data/*/standardise_target": False, "data/*/root": "{files}/other",
     "data/fashion_mnist/system_root": "{files}/other",
     "data/fashion_mnist/download": Given(True, {"data.system_root": "{files}/nowhere"}),
+    "data/fashion_mnist_part/system_root": "{files}/other",
+    "data/fashion_mnist_part/download": Given(True, {"data.system_root": "{files}/nowhere"}),
+    "data/fashion_mnist_part/classes": ["coat", "bag"], "data/fashion_mnist_part/per_class": 2,
     "data/mnist/download": Given(True, {"data.root": "{files}/nowhere"}),
     "data/cifar10/download": Given(True, {"data.root": "{files}/nowhere"}),
     "data/image_folder/root": "{files}/more_images", "data/image_folder/size": 4, "data/image_folder/channels": 1,
@@ -56,6 +60,7 @@ CHANGES: dict[str, Any] = {  # as in test_options
 }  # fmt: skip
 # Where one of the two is refused: the value as it stands (0), or the other (1).
 REFUSED = {
+    "fashion_mnist_part/download": 0,
     "fashion_mnist/download": 0, "mnist/download": 0, "cifar10/download": 0, "image_folder/bad_files": 0, "csv/bad_rows": 0,
     "csv/separator": 0, "csv/split_column": 0, "cifar10/root": 1,
 }  # fmt: skip

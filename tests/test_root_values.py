@@ -11,11 +11,12 @@ from conftest import composed, noted, records
 from test_options import CONF, CPU, FILES, SHORT, TESTS, changed, images, is_test, numbers, option, usual
 
 from plumbline.assemble import assemble
-from plumbline.config import COMBINED, GROUPS, PLACE, PRESETS, Config, check_config
+from plumbline.config import COMBINED, GROUPS, OPTIONAL, PLACE, PRESETS, Config, check_config
 from plumbline.scoring import Scoring
 
 MOVES = {  # values that move the numbers of a tiny run
-    "seed": 1, "epochs": 2, "batch_size": 7, "accumulate": 2, "grad_clip": 0.01, "ema": 0.5, "precision": "bf16", "watch": 0,
+    "seed": 1, "epochs": 2, "batch_size": 7, "accumulate": 2, "grad_clip": 0.01, "ema": 0.5, "precision": "bf16",
+    "watch": 0, "swa": 0.5,
 }  # fmt: skip
 SHOWS: dict[str, tuple[Any, Any]] = {  # values that a whole run shows: another value, and where it is seen
     "question": ("Why?", lambda folder: noted(folder)["question"]),
@@ -36,13 +37,23 @@ PROVEN = {
     "threads": "test_root_values.py::test_threads_are_those_of_torch",
     "eval_batch_size": "test_root_values.py::test_sets_are_scored_in_batches_of_eval_batch_size",
     "report": "test_root_values.py::test_a_run_without_report_leaves_the_same_numbers_and_no_page",
+    "snapshots": "test_members.py::test_snapshots_are_the_weights_of_their_epochs_and_answer_together",
     "study": "test_search_study.py::test_a_grid_is_a_study_in_a_folder_of_its_name",
     "save_minutes": "test_root_values.py::test_checkpoints_inside_an_epoch_come_every_save_minutes",
 }
 
 
 def test_every_root_value_has_its_proof() -> None:
-    values = set(Config.__annotations__) - {*GROUPS, *COMBINED, *PRESETS, *PLACE, "search", "space", "pruner"}
+    values = set(Config.__annotations__) - {
+        *GROUPS,
+        *OPTIONAL,
+        *COMBINED,
+        *PRESETS,
+        *PLACE,
+        "search",
+        "space",
+        "pruner",
+    }
     assert {*MOVES, *SHOWS, *PROVEN} == values
     assert [name for name in PROVEN.values() if not is_test(name)] == []
 

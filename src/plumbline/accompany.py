@@ -13,6 +13,7 @@ from plumbline.distributed import World
 from plumbline.loop import Diverged, fit
 from plumbline.scoring import Scoring
 from plumbline.slurm.job import fate
+from plumbline.transfer import begun
 
 
 def accompany(cfg: DictConfig, directory: Path, world: World) -> int:
@@ -21,9 +22,10 @@ def accompany(cfg: DictConfig, directory: Path, world: World) -> int:
     where = device.choose(cfg.device)
     with mistakes_in("data"):
         data = build(cfg.data)()
-    layers = rehearse(cfg, data.spec)
+    built = begun(cfg, directory)
+    layers = rehearse(built, data.spec)
     device.prepare(where, cfg.threads, cfg.batch_size * sum(layer["multiply_adds"] for layer in layers))
-    training, state, step, schedule = assemble(cfg, data, where)
+    training, state, step, schedule = assemble(built, data, where)
     scoring = Scoring(data, training, cfg)
     try:
         training.world = world

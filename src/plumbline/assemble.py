@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from plumbline import device, tasks
 from plumbline.config import ConfigError, build
@@ -18,6 +18,7 @@ from plumbline.contract import place
 from plumbline.data.core import Data, Spec, Split
 from plumbline.loop import Diverged, Schedule, Step, Training
 from plumbline.regularisers import Regulariser
+from plumbline.seeing import check_figures
 from plumbline.state import State
 
 
@@ -37,7 +38,7 @@ def rehearse(cfg: DictConfig, spec: Spec) -> list[dict[str, Any]]:
     Returns the network's layers (see `layers`). Raises ConfigError with the group at fault. Leaves no trace: random
     states are restored, what was built is dropped.
     """
-    samples = min(2, cfg.batch_size)
+    samples = 2 if cfg.batch_size == "auto" else min(2, cfg.batch_size)
     with torch.random.fork_rng(devices=[]):
         training, _, step, _ = build_all(
             cfg, spec, torch.full((spec.outputs,), 1 / spec.outputs), torch.device("cpu"), rehearsal=True
@@ -56,6 +57,8 @@ def rehearse(cfg: DictConfig, spec: Spec) -> list[dict[str, Any]]:
                 f"model: for a batch of {samples} it gave {got}; "
                 f"this data set needs ({samples}, {spec.outputs}): (batch, outputs)"
             )
+        with mistakes_in("figures"):
+            check_figures(cfg, spec, training.model)
         training.model.train()
         with mistakes_in("augment"):
             for augment in training.augmentations:
@@ -153,6 +156,8 @@ def build_all(
         raise ConfigError(f"model: {cfg.model._target_} gave a {type(model).__name__}; it must be a torch.nn.Module")
     with mistakes_in("init"):
         build(cfg.init)(model, prior)
+    with mistakes_in("transfer"):
+        transfer = build(cfg.transfer)(model) if cfg.transfer else None
     with mistakes_in("regulariser"):
         regularisers = [build(node)(spec) for node in cfg.regulariser.values()]
         for regulariser in regularisers:
@@ -169,6 +174,8 @@ def build_all(
             )
         for group in optimiser.param_groups:
             group.setdefault("initial_lr", group["lr"])
+    if transfer is not None:
+        transfer.at(model, 0.0)  # only now: the optimiser knows what will thaw
     with mistakes_in("loss"):
         loss = build(cfg.loss)(spec)
     with mistakes_in("schedule"):
@@ -179,11 +186,13 @@ def build_all(
                 raise ConfigError(f"schedule: gives {rate} at progress {progress:g}; it must be a number of at least 0")
     scaler = device.scaler(where, cfg.precision)
     ema = None if cfg.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema))
+    swa = None if cfg.swa is None else AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn())
     training = Training(
         model, optimiser, loss, regularisers, augmentations=[build(node) for node in cfg.augment.values()],
         generator=torch.Generator(where), autocast=device.autocast(where, cfg.precision), scaler=scaler, grad_clip=cfg.grad_clip,
+        swa_from=cfg.swa, transfer=transfer,
     )  # fmt: skip
-    return training, State(model, optimiser, scaler, ema), build(cfg.step), schedule
+    return training, State(model, optimiser, scaler, ema, swa), build(cfg.step), schedule
 
 
 @contextmanager

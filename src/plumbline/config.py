@@ -17,7 +17,8 @@ from plumbline.contract import ConfigError, allowed, check_node, nearest, shown
 
 GROUPS = ("data", "model", "loss", "optimiser", "schedule", "init", "step")  # one option each
 PLACE = ("launcher", "cluster", "resources")  # where it runs: no part of what it is
-COMBINED = ("regulariser", "augment", "tracker")  # any number of options
+OPTIONAL = ("transfer",)  # one option, or null for none
+COMBINED = ("regulariser", "augment", "tracker", "figures")  # any number of options
 STUDY = ("search", "space", "pruner", "study")  # keys of a study (-m); a run has none of them
 PRESETS = ("checks",)  # one option each, which holds many components
 FAMILIES = {  # phase of a run -> the families of checks that it asks; causes stand before consequences
@@ -61,9 +62,11 @@ class Config:
     schedule: dict[str, Any] = MISSING
     init: dict[str, Any] = MISSING
     step: dict[str, Any] = MISSING
+    transfer: dict[str, Any] = field(default_factory=dict)
     regulariser: dict[str, Any] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
     tracker: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
     checks: Checks = field(default_factory=lambda: Checks())
     search: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=dict)
@@ -75,11 +78,12 @@ class Config:
     question: str = MISSING
     seed: int = MISSING
     epochs: int = MISSING
-    batch_size: int = MISSING
+    batch_size: Any = MISSING  # a whole number, or auto
     accumulate: int = MISSING
     eval_batch_size: int = MISSING
     grad_clip: float | None = MISSING
     ema: float | None = MISSING
+    swa: float | None = MISSING
     objective: str = MISSING
     direction: str = MISSING
     patience: int | None = MISSING
@@ -91,6 +95,7 @@ class Config:
     watch: int = MISSING
     train_eval: int = MISSING
     save_minutes: float = MISSING
+    snapshots: list[int] = MISSING
     bootstrap: int = MISSING
     report: bool = MISSING
     outputs: str = MISSING
@@ -142,7 +147,11 @@ def check_values(cfg: DictConfig) -> None:
     for key in known:
         if key not in STUDY and (key not in cfg or OmegaConf.is_missing(cfg, key)):
             raise ConfigError(f"{key}: has no value; give one on the command line ({key}=…) or in conf/train.yaml")
+    if cfg.batch_size != "auto" and (not isinstance(cfg.batch_size, int) or isinstance(cfg.batch_size, bool)):
+        raise ConfigError(f"batch_size={shown(cfg.batch_size)}: must be a whole number, or auto")
     for key, least in LEAST.items():
+        if key == "batch_size" and cfg[key] == "auto":
+            continue
         if cfg[key] is not None and not least <= cfg[key] < 2**63:
             raise ConfigError(f"{key}={cfg[key]}: must be at least {least}{' and below 2^63' * (cfg[key] > least)}")
     for key, accepted in ONE_OF.items():
@@ -152,12 +161,22 @@ def check_values(cfg: DictConfig) -> None:
             )
     if cfg.threads is not None and cfg.threads > 4 * (os.cpu_count() or 1):
         raise ConfigError(f"threads={cfg.threads}: this machine has {os.cpu_count()} processors; null chooses")
+    if any(epoch < 1 for epoch in cfg.snapshots):
+        raise ConfigError(f"snapshots={shown(cfg.snapshots)}: are numbers of epochs, the first of which is 1")
     if not 0 < cfg.save_minutes < inf:
         raise ConfigError(f"save_minutes={cfg.save_minutes}: must be above 0 and finite")
     if cfg.grad_clip is not None and not 0 < cfg.grad_clip < inf:
         raise ConfigError(f"grad_clip={cfg.grad_clip}: must be above 0 and finite, or null for none")
     if cfg.ema is not None and not 0 <= cfg.ema < 1:
         raise ConfigError(f"ema={cfg.ema}: a decay lies in [0, 1), such as 0.999; null for none")
+    if cfg.swa is not None and not 0 <= cfg.swa < 1:
+        raise ConfigError(
+            f"swa={cfg.swa}: the part of the run before weights are averaged lies in [0, 1); null for none"
+        )
+    if cfg.swa is not None and cfg.ema is not None:
+        raise ConfigError(
+            f"swa={cfg.swa} ema={cfg.ema}: are two averages of the weights, and one network is kept; drop one"
+        )
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", cfg.device):
         devices = ("auto", "cpu", "cuda", "mps")
         raise ConfigError(
@@ -220,7 +239,10 @@ def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
                     f"checks.{family}.{name}: is not in this option of checks, so it has no _target_; "
                     f"it has: {', '.join(cfg.checks[family])}"
                 )
-    for group in GROUPS + COMBINED + PRESETS:
+    for group in OPTIONAL:
+        if cfg[group] and "_target_" not in cfg[group]:
+            raise ConfigError(f"{group}: has no _target_; choose one of its options first: {group}=…")
+    for group in GROUPS + OPTIONAL + COMBINED + PRESETS:
         yield from _targets(group, cfg[group])
 
 

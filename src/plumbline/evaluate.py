@@ -1,9 +1,13 @@
-"""`python -m plumbline.evaluate run=<folder>`: opens the sealed test set, once, and writes it down before it looks."""
+"""`python -m plumbline.evaluate run=<folder>`: opens the sealed test set, once, and writes it down before it looks.
+
+beside=[…] averages other runs, or weights kept at an epoch, in; tta=5 averages augmented copies of each input in;
+temperature=true makes confidences honest by what validation says. on=val tries all this without opening anything.
+"""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +20,11 @@ from plumbline.ledger import LEDGER, open_ledger
 from plumbline.train import CONF, code_folders
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from plumbline.checks.core import Finding
     from plumbline.data.core import Data, Split
+    from plumbline.loop import Training
 
 COMPARED = 100_000  # samples of train and of the test set that are compared with one another
 
@@ -28,6 +35,12 @@ class Request:
 
     run: str = MISSING  # the folder of a finished run
     again: str | None = None  # the reason for opening a test set that was opened before
+    on: str = "test"  # or val, as often as you like
+    beside: list[str] = field(
+        default_factory=list
+    )  # further runs' folders, or files of weights in them, to average with
+    tta: int = 0  # augmented copies of each input that are averaged in: test-time augmentation
+    temperature: bool = False  # whether outputs are divided by what makes validation's confidences right
     device: str = "auto"
     allow: list[str] | None = None  # as for train; null: what conf/train.yaml allows
 
@@ -37,7 +50,8 @@ def main() -> int:
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
         print(
-            f"python -m plumbline.evaluate run=<folder> [again='why a second time'] [device=auto] [allow=[…]]\n\n{__doc__}"
+            "python -m plumbline.evaluate run=<folder> [on=val] [beside=[<folder>,…]] [tta=5] [temperature=true] "
+            f"[again='why a second time'] [device=auto] [allow=[…]]\n\n{__doc__}"
         )
         return DONE if words else MISTAKE
     sys.path[1:1] = [folder for folder in code_folders(words) if folder not in sys.path]
@@ -64,18 +78,22 @@ def read_request(words: list[str]) -> DictConfig:
                 f"{word}: is not one of {', '.join(f'{name}=…' for name in known)}{config.nearest(key, known)}"
             )
     request = OmegaConf.merge(OmegaConf.structured(Request), OmegaConf.from_cli(words))
+    if request.on not in ("test", "val") or request.tta < 0:
+        raise ConfigError(f"on={request.on} tta={request.tta}: on is test or val, and tta at least 0")
     if OmegaConf.is_missing(request, "run"):
         raise ConfigError("run: which run? Give its folder: run=outputs/…")
     return request
 
 
 def evaluate(request: DictConfig) -> dict[str, Any]:
-    """The test metrics with their 95 % intervals, as noted in run.json. What can fail is tried before the seal."""
+    """The metrics with their 95 % intervals; those of the test set are noted in run.json. What can fail is tried first."""
     from plumbline import device, tasks
     from plumbline.assemble import assemble, mistakes_in, rehearse
+    from plumbline.members import collected, temperature, tempered
     from plumbline.record import lock, read_json, save_predictions, saved_config, write_json
     from plumbline.report.page import write_report
     from plumbline.scoring import Scoring, load_best
+    from plumbline.transfer import begun
 
     directory = Path(request.run)
     allow = request.allow or OmegaConf.load(CONF / "train.yaml").allow
@@ -88,6 +106,7 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
     where = device.choose(request.device)
     with mistakes_in("data"):
         data = config.build(cfg.data)()
+    cfg = begun(cfg, directory)
     layers = rehearse(cfg, data.spec)
     device.prepare(where, cfg.threads, cfg.batch_size * sum(layer["multiply_adds"] for layer in layers))
     training, state, _, _ = assemble(cfg, data, where)
@@ -95,13 +114,24 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"run={directory}: the data are not those it was trained on; bring these back first")
     scoring = Scoring(data, training, cfg)
     load_best(state.network, directory / "best.pt")
+    members = collected(data, training, state.network, request, cfg, where)
+    known, targets = members.outputs(data.val)
+    shown = f"{len(members.networks)} networks, {1 + request.tta} looks each" if request.beside or request.tta else ""
+    if request.on == "val":
+        alone, _ = scoring.outputs(state.network, data.val)[:2]
+        known, found = tempered(known, targets) if request.temperature else (known, [])
+        return validated(directory, data, training, cfg, alone, known, targets, shown, found)
+    degrees = temperature(known, targets) if request.temperature else 1.0
 
     here = (run["test"] or {}).get("openings", 0)
     opening = open_ledger(directory, cfg, data.identity(), request.again, here)
     with mistakes_in("data", "the test set cannot be read"):
         test = data.open_test(opening)
     test.to(where, cfg.channels_last)
-    outputs, losses, targets = scoring.outputs(state.network, test)
+    outputs, losses, targets = scoring.outputs(state.network, test)  # says which sample gives what is not finite
+    if shown or request.temperature:
+        outputs = members.outputs(test)[0] / degrees
+        losses = training.loss(outputs, targets, reduction="none")
     values = {"loss": losses.mean().item(), **tasks.score(data.spec, outputs, targets, data.target_scale)}
     ends = tasks.interval(data, outputs, losses, targets, cfg.bootstrap, prefix="test")
     metrics = {
@@ -115,6 +145,7 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
         "samples": len(test),
         "left_out": test.left_out,
         "metrics": metrics,
+        "answers": {"beside": list(request.beside), "tta": request.tta, "temperature": degrees},
         "twins": [asdict(finding) for finding in twins(data, test, cfg)],
     }
     show(found, directory)  # the seal is broken: the number comes first, whatever the disk says
@@ -123,6 +154,45 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
     write_report(directory)
     held.close()
     return found
+
+
+def validated(
+    directory: Path, data: Data, training: Training, cfg: DictConfig, alone: Tensor, together: Tensor, targets: Tensor,
+    shown: str, degrees: list[float],
+) -> dict[str, Any]:  # fmt: skip
+    """What the answers are worth on validation, beside the network's alone; written into the folder, opening nothing."""
+    from plumbline import tasks
+    from plumbline.record import write_json
+
+    found: dict[str, Any] = {"answers": shown, "temperatures": degrees, "metrics": {}}
+    for name, outputs in (("alone", alone), ("together", together)):
+        losses = training.loss(outputs, targets, reduction="none")
+        values = {"loss": losses.mean().item(), **tasks.score(data.spec, outputs, targets, data.target_scale)}
+        ends = tasks.interval(data, outputs, losses, targets, cfg.bootstrap)
+        for metric, value in values.items():
+            low, high = ends[f"val/{metric}"]
+            found["metrics"].setdefault(metric, {})[name] = {"value": value, "low": low, "high": high}
+    compare(found)
+    write_json(directory / "validation.json", found)
+    return found
+
+
+def compare(found: dict[str, Any]) -> None:
+    """The network alone beside all that was asked for, on validation."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("validation", "the network alone", "as asked", "95 % interval", box=None, pad_edge=False)
+    for name, both in found["metrics"].items():
+        alone, asked = both["alone"], both["together"]
+        table.add_row(
+            name, f"{alone['value']:.4f}", f"{asked['value']:.4f}", f"{asked['low']:.4f} – {asked['high']:.4f}"
+        )
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    said = [found["answers"]] if found["answers"] else []
+    said += [f"temperature {' and '.join(f'{t:.3f}' for t in found['temperatures'])}"] if found["temperatures"] else []
+    console.print("; ".join([*said, "the test set stays sealed"]), markup=False)
 
 
 def twins(data: Data, test: Split, cfg: DictConfig) -> list[Finding]:

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plumbline.averaging import refresh_norms
 from plumbline.data.core import Split
 from plumbline.distributed import World
 from plumbline.regularisers import Regulariser
 from plumbline.state import State
+from plumbline.transfer import Transfer
 
 Batch = tuple[Tensor, Tensor]
 Step = Callable[["Training", list[Batch]], Tensor]
@@ -47,6 +49,9 @@ class Training:
     gradients: list[Tensor] = field(default_factory=list)  # the norm of each parameter's, if watching
     penalty: Tensor | float = 0.0  # of the last forward
     where: str = ""  # epoch, step and rate, for messages
+    progress: float = 0.0  # how much of the run is over, for steps that change with it
+    transfer: Transfer | None = None  # what stands still, if anything does
+    swa_from: float | None = None  # the progress from which whole epochs' weights are averaged
     world: World | None = None  # the other processes that train this network, if there are any
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -141,8 +146,10 @@ def fit(
     model, optimiser, world = training.model, training.optimiser, training.world
     size = batch_size if world is None else batch_size * world.size  # of the batch that all processes share
     updates = updates_per_epoch(len(train), size, accumulate)
-    names = watched(model)
     while state.epoch < epochs:
+        if training.transfer is not None:
+            training.transfer.at(model, state.epoch / epochs)
+        names = watched(model)
         model.train()
         order = epoch_order(len(train), seed, state.epoch)[: usable(len(train), size)]
         seeds = np.random.SeedSequence([seed, state.epoch]).generate_state(updates, np.uint64)
@@ -154,7 +161,7 @@ def fit(
         turns = groups(train.batches(batch_size, left), accumulate)
         for batches in turns if world is None else world.updates(turns, whole, accumulate):
             progress = (state.epoch + state.step / updates) / epochs
-            multiplier = schedule(progress, state.scores)
+            training.progress, multiplier = progress, schedule(progress, state.scores)
             for group in optimiser.param_groups:
                 group["lr"] = group["initial_lr"] * multiplier
             drawn = int(seeds[state.step])
@@ -177,6 +184,9 @@ def fit(
             yield None
         if not math.isfinite(float(state.loss_sum)):
             raise Diverged(training.blame(next(train.batches(batch_size, order))[0]))
+        if state.swa is not None and (state.epoch + 1) / epochs > training.swa_from:
+            state.swa.update_parameters(model)
+            refresh_norms(state.swa.module, train, batch_size, training.autocast)
         seconds = time.perf_counter() - started
         record = {
             "epoch": state.epoch + 1, "step": (state.epoch + 1) * updates, "lr": optimiser.param_groups[-1]["lr"],

@@ -71,6 +71,74 @@ def adagrad(model: nn.Module, *, eps: float, **groups: Unpack[Groups]) -> Optimi
     return _make(torch.optim.Adagrad, model, groups, eps=eps)
 
 
+def adam_then_sgd(
+    model: nn.Module,
+    *,
+    betas: list[float],
+    eps: float,
+    switch: int,
+    sgd_lr: float,
+    momentum: float,
+    **groups: Unpack[Groups],
+) -> Optimizer:
+    """Adam, fast at first, then SGD from update `switch` on, at its own rate (Wu et al. 2016 trained GNMT so)."""
+    require("optimiser.switch", switch, switch >= 1, "at least 1, a number of updates")
+    require("optimiser.sgd_lr", sgd_lr, 0 <= sgd_lr < inf, "at least 0 and finite")
+    second = sgd(model, momentum=momentum, nesterov=False, **{**groups, "lr": sgd_lr})
+    return Phases(adam(model, betas=betas, eps=eps, **groups), second, switch)
+
+
+class Phases(Optimizer):
+    """One optimiser for the first `switch` updates and another one after them; how many were made is in its state."""
+
+    def __init__(self, first: Optimizer, second: Optimizer, switch: int):
+        self.first, self.second, self.switch, self.updates = first, second, switch, 0
+        super().__init__(first.param_groups, {})
+
+    @property
+    def now(self) -> Optimizer:
+        """The one whose turn it is."""
+        return self.first if self.updates < self.switch else self.second
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.now.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        """Torch's constructor sets them; they are those of the two."""
+
+    @property
+    def state(self) -> dict[Any, Any]:
+        return self.now.state
+
+    @state.setter
+    def state(self, state: dict[Any, Any]) -> None:
+        """As the groups."""
+
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        """As the groups."""
+
+    def step(self, closure: Any = None) -> Any:
+        loss = self.now.step(closure)
+        self.updates += 1
+        return loss
+
+    def __getstate__(self) -> dict[str, Any]:  # torch's own would copy three attributes
+        return vars(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "first": self.first.state_dict(), "second": self.second.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self.first.load_state_dict(state["first"])
+        self.second.load_state_dict(state["second"])
+
+
 def by_name(model: nn.Module, *, name: str, options: dict[str, Any], **groups: Unpack[Groups]) -> Optimizer:
     """Any other of torch.optim, with torch's own defaults for what `options` leaves out."""
     kinds = {

@@ -201,12 +201,12 @@ def write_request(directory: Path, cfg: DictConfig, overrides: list[str]) -> Non
 
 
 def findable(cfg: DictConfig) -> DictConfig:
-    """The configuration with the data's own paths absolute, so that it serves from any folder."""
+    """The configuration with the paths of its data and of the weights it starts from absolute: it serves from any folder."""
     cfg = cfg.copy()
-    for key in ("file", "root"):
-        path = cfg.data.get(key)
+    for key in ("data.file", "data.root", "transfer.file"):
+        path = OmegaConf.select(cfg, key)
         if isinstance(path, str) and Path(path).exists():
-            OmegaConf.update(cfg, f"data.{key}", str(Path(path).resolve()))
+            OmegaConf.update(cfg, key, str(Path(path).resolve()))
     return cfg
 
 

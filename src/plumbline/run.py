@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from plumbline import device, exits, tasks
 from plumbline.accompany import accompany
 from plumbline.assemble import assemble, mistakes_in, rehearse
+from plumbline.batch_size import AUTO, sized
 from plumbline.checks import baselines
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import CheckFailed, Checks
@@ -27,15 +28,17 @@ from plumbline.contract import place
 from plumbline.data.core import Data
 from plumbline.distributed import World, joined
 from plumbline.loop import Diverged, Training, fit, planned, updates_per_epoch
-from plumbline.record import Clock, Record, save_arrays, save_predictions
+from plumbline.record import Clock, Record, save_arrays, save_predictions, write_request
 from plumbline.report import SEEN
 from plumbline.report.figures import figures
 from plumbline.report.page import write_report
 from plumbline.scoring import Scoring, better, load_best
+from plumbline.seeing import Gallery
 from plumbline.signals import Left, Signals
 from plumbline.slurm.job import fate
 from plumbline.state import NotSaved, State
 from plumbline.trackers import Trackers
+from plumbline.transfer import begun
 
 if TYPE_CHECKING:
     from plumbline.search.trial import Judge
@@ -54,10 +57,16 @@ def run(
     if not isinstance(data, Data):
         raise ConfigError(f"data: {cfg.data._target_} gave a {type(data).__name__}; it must be a plumbline.data.Data")
     objective, direction = tasks.objective(data.spec, cfg.objective, cfg.direction)
-    layers = rehearse(cfg, data.spec)
-    device.prepare(where, cfg.threads, cfg.batch_size * sum(layer["multiply_adds"] for layer in layers))
+    built = begun(cfg, directory)
+    layers = rehearse(built, data.spec)
+    work = sum(layer["multiply_adds"] for layer in layers)
+    if cfg.batch_size == AUTO:
+        cfg, overrides = sized(cfg, overrides, data, where, work)
+        if cfg.resume is not None:  # a run that was queued, and written down, before it could try
+            write_request(directory, cfg, overrides)
+    device.prepare(where, cfg.threads, cfg.batch_size * work)
 
-    training, state, step, schedule = assemble(cfg, data, where)
+    training, state, step, schedule = assemble(built, data, where)
     scoring = Scoring(data, training, cfg)
     with Record(directory, cfg, overrides) as record:
         facts = {"objective": objective, "direction": direction, "layers": layers}
@@ -90,7 +99,8 @@ def run(
             if world is not None:
                 training.world = world
                 world.same(record.resumed)  # the others begin
-            told = (record, checks, trackers, console, signals)
+            gallery = Gallery(cfg, data, training, directory, console.say)
+            told = (record, checks, trackers, gallery, console, signals)
             try:
                 follow(epochs, training, state, scoring, *told, judge, cfg)
             except Diverged as error:
@@ -104,17 +114,18 @@ def run(
             if cfg.epochs:
                 checks.ask("curve", Curve.of(record.run, state.records, ended=True))
                 checks.ask("result", Result(record.run, data, outputs, losses, targets, len(scoring.part)))
-            record.note(status="finished")
+            looked = gallery.draw(state)
+            record.note(status="finished", figures=gallery.captions())
             if cfg.report:
                 write_report(directory)
-            trackers.finish(figures(directory) if cfg.report else {})
+            trackers.finish((figures(directory) if cfg.report else {}) | looked)
             console.end(record)
     return state.best[objective]
 
 
 def follow(
     epochs: Iterator[dict[str, float] | None], training: Training, state: State, scoring: Scoring, record: Record, checks: Checks,
-    trackers: Trackers, console: Console, signals: Signals, judge: Judge | None, cfg: DictConfig,
+    trackers: Trackers, gallery: Gallery, console: Console, signals: Signals, judge: Judge | None, cfg: DictConfig,
 ) -> None:  # fmt: skip
     """Follow the training: score each epoch, keep the best, record, save; end early, or leave when asked."""
     objective, direction = record.run["objective"], record.run["direction"]
@@ -127,7 +138,10 @@ def follow(
         state.records.append(epoch)
         if better(epoch, state.best, objective, direction):
             state.best = epoch
-            scoring.keep(state, best, objective)
+            scoring.keep(state, best, epoch, objective)
+        if state.epoch in cfg.snapshots:
+            scoring.keep(state, record.directory / f"epoch-{state.epoch}.pt", epoch, objective)
+        gallery.epoch(state)
         state.save(last)
         record.epoch(epoch, state.best)
         trackers.log(epoch)
@@ -164,6 +178,10 @@ def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str], judge
     go_on = f"go on with  scripts/train resume={directory}"
     with Signals() as signals, joined(signals) as world:
         if world is not None:
+            if cfg.batch_size == AUTO:
+                raise ConfigError(
+                    "batch_size=auto: is found by one process alone; find it there, and give the number here"
+                )
             directory = world.same(directory)
             if world.rank:
                 return accompany(cfg, directory, world)

@@ -61,15 +61,15 @@ class Scoring:
         """The loss before any update."""
         return self.metrics(network, self.data.train, "train", self.part)["train/loss"]
 
-    def keep(self, state: State, path: Path, objective: str) -> None:
-        """Write the best weights, with all that is needed to predict with them: scales, shapes, names."""
+    def keep(self, state: State, path: Path, epoch: dict[str, float], objective: str) -> None:
+        """Write the weights of that epoch, with all that is needed to predict with them: scales, shapes, names."""
         from plumbline.state import write
 
         content: dict[str, Any] = {
             "model": state.network.state_dict(),
-            "epoch": state.best["epoch"],
+            "epoch": epoch["epoch"],
             "objective": objective,
-            "value": state.best[objective],
+            "value": epoch[objective],
             "spec": asdict(self.data.spec),
             "scale": plain(self.data.scale),
             "target_scale": plain(self.data.target_scale),

@@ -26,6 +26,7 @@ class State:
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None = None
     ema: torch.optim.swa_utils.AveragedModel | None = None
+    swa: torch.optim.swa_utils.AveragedModel | None = None  # the mean of whole epochs' weights, once that has begun
     epoch: int = 0  # epochs done
     step: int = 0  # updates done in this one
     samples: int = 0  # seen in this epoch
@@ -42,6 +43,8 @@ class State:
     @property
     def network(self) -> nn.Module:
         """The network that is scored and kept: the averaged one where there is one."""
+        if self.swa is not None and self.swa.n_averaged > 0:
+            return self.swa.module
         return self.model if self.ema is None else self.ema.module
 
     def count(self, loss: Tensor, penalty: Tensor | float, samples: int) -> None:
@@ -95,6 +98,7 @@ class State:
             "optimiser": self.optimiser.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
+            "swa": None if self.swa is None else self.swa.state_dict(),
         }
         write(content, path, keep=True)
 
@@ -115,7 +119,7 @@ class State:
         try:
             self.model.load_state_dict(content["model"])
             self.optimiser.load_state_dict(content["optimiser"])
-            for part in ("scaler", "ema"):
+            for part in ("scaler", "ema", "swa"):
                 if getattr(self, part) is not None and content[part] is not None:
                     getattr(self, part).load_state_dict(content[part])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -166,7 +170,7 @@ def before(path: Path) -> Path:
     return path.with_name(path.name + ".before")
 
 
-def read(path: Path) -> tuple[dict[str, Any], str | None]:
+def read(path: Path, word: str = "resume") -> tuple[dict[str, Any], str | None]:
     """The content of a checkpoint, or of the one before it if it is damaged, with a word on that."""
     broken: list[str] = []
     for candidate in (path, before(path)):
@@ -185,4 +189,5 @@ def read(path: Path) -> tuple[dict[str, Any], str | None]:
             continue
         return content, f"{'; '.join(broken)}; going on from {candidate.name}" if broken else None
     why = "; ".join(broken) or f"there is no {path.name}"
-    raise ConfigError(f"resume: no checkpoint can be read in {path.parent}: {why}; start the run anew")
+    cure = "start the run anew" if word == "resume" else "name another"
+    raise ConfigError(f"{word}: no checkpoint can be read in {path.parent}: {why}; {cure}")

@@ -63,7 +63,8 @@ def write_report(directory: Path) -> Path:
         except Exception as error:  # as with the pictures: damage costs its part of the page, not the page
             tables[name], failed[name] = {}, f"{type(error).__name__}: {error}"
     page = _template().render(
-        folder=folder, run=folder.run, verdict=verdict(folder), commands=commands(folder), failed=failed, **tables,
+        folder=folder, run=folder.run, seen=seen(folder), verdict=verdict(folder), commands=commands(folder), failed=failed,
+        **tables,
         pictures={name: inline(text, name) for name, text in pictures.items()}, layers=folder.get("layers", list),
         here=folder.path.resolve().name,
     )  # fmt: skip
@@ -139,6 +140,17 @@ def inline(text: str, name: str) -> Markup:
     for color, variable in THEMED.items():
         text = text.replace(f": {color}", f": var(--{variable})")
     return Markup(text)  # matplotlib has escaped every text in it
+
+
+def seen(folder: Folder) -> list[dict[str, str]]:
+    """The figures that were asked for: name, caption, and the picture as a data URI."""
+    found = []
+    for name, caption in folder.get("figures", dict).items():
+        path = folder.path / "figures" / f"{Path(name).name}.png"
+        if path.is_file():
+            data = base64.b64encode(path.read_bytes()).decode()
+            found.append({"name": name, "caption": caption, "data": f"data:image/png;base64,{data}"})
+    return found
 
 
 def _png(image: np.ndarray) -> str:

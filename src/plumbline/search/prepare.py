@@ -158,6 +158,10 @@ def _try(cfg: DictConfig, also: list[str], here: bool) -> list[list[str]]:
     from plumbline.data.core import Data
 
     check_config(cfg)
+    if cfg.batch_size == "auto":
+        raise ConfigError(
+            "batch_size=auto: each trial could find another one; find it with one run, and give the study the number"
+        )
     if here:
         device.choose(cfg.device)
     key = OmegaConf.to_yaml(cfg.data)

@@ -1,0 +1,72 @@
+"""Steps beside the usual one: `sam` seeks flat minima, `progressive_resizing` starts with small images."""
+
+from __future__ import annotations
+
+from math import inf
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from plumbline.config import ConfigError
+from plumbline.contract import require
+from plumbline.loop import Batch, Training, supervised
+
+
+def sam(training: Training, batches: list[Batch], *, rho: float) -> Tensor:
+    """Sharpness-aware minimisation: the gradient is that at the worst point within `rho` (Foret et al. 2021).
+
+    Two forwards and backwards an update, on the same augmented batch with the same draws; norms see the first alone.
+    Of several processes, each climbs by its own gradient, and their second ones are averaged. Returns the first loss.
+    """
+    require("step.rho", rho, 0 < rho < inf, "above 0; 0.05 is usual")
+    model, samples = training.model, sum(len(y) for _, y in batches)
+    draws = torch.get_rng_state(), training.generator.get_state()
+
+    def gradients() -> Tensor:
+        training.clear()
+        losses = []
+        for x, y in batches:
+            loss = training.forward(x.clone(), y) * (len(y) / samples)
+            training.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    loss = gradients()
+    penalty = training.penalty
+    with torch.no_grad():
+        moved = [p for p in model.parameters() if p.grad is not None]
+        length = nn.utils.get_total_norm([p.grad for p in moved]).clamp(min=1e-12)
+        before = [p.detach().clone() for p in moved]
+        buffers = [buffer.clone() for buffer in model.buffers()]
+        torch._foreach_add_(moved, torch._foreach_mul([p.grad for p in moved], rho / length))
+    torch.set_rng_state(draws[0])
+    training.generator.set_state(draws[1])
+    gradients()
+    with torch.no_grad():
+        for parameter, value in zip(moved, before, strict=True):
+            parameter.copy_(value)
+        for buffer, value in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+    training.penalty = penalty
+    training.update()
+    return loss
+
+
+def progressive_resizing(training: Training, batches: list[Batch], *, start: float, until: float) -> Tensor:
+    """Images begin at `start` of their side and grow, evenly, to the whole at `until` of the run (Howard 2018).
+
+    For networks that take any size: those that average over positions. Sides are whole pixels, in at most four steps.
+    """
+    require("step.start", start, 0 < start <= 1, "in (0, 1], a part of the side")
+    require("step.until", until, 0 < until <= 1, "in (0, 1], a part of the run")
+    done = min(int(4 * training.progress / until), 4) / 4
+    return supervised(training, [(resized(x, start + (1 - start) * done), y) for x, y in batches])
+
+
+def resized(x: Tensor, share: float) -> Tensor:
+    """(B, C, H, W) -> (B, C, share * H, share * W), smoothed."""
+    if x.dim() != 4:
+        raise ConfigError(f"step=progressive_resizing: needs images (C, H, W), not {tuple(x.shape[1:])}")
+    size = [max(round(side * share), 1) for side in x.shape[2:]]
+    return x if size == list(x.shape[2:]) else F.interpolate(x, size, mode="bilinear", antialias=True)
