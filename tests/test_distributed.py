@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,7 +19,7 @@ from conftest import ROOT, noted, records
 from test_resume import result
 
 from plumbline.distributed import World, place
-from plumbline.loop import groups
+from plumbline.loop import groups, usable
 
 SCRIPT = """
 import json, sys
@@ -171,7 +173,7 @@ def test_processes_are_counted_from_srun_or_torchrun_and_not_from_an_allocation(
 
 
 TRAIN = [sys.executable, "-m", "plumbline.train"]
-WORDS = ["epochs=60", "regulariser=[dropout]", "model=cnn", "model.channels=[4,4]", "model.norm=batch", "ema=0.9",
+WORDS = ["epochs=60", "regulariser=[dropout]", "model=cnn", "model.channels=[4,4]", "model.norm=batch",
          "batch_size=32", "threads=1", "bootstrap=10", "data.subset=400", "save_minutes=100", "checks=off"]  # fmt: skip
 
 
@@ -181,9 +183,10 @@ def train(cwd: Path, processes: int, *words: str) -> list[tuple[int, str]]:
     return [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
 
 
-def test_two_processes_have_the_curve_of_one_and_only_the_first_writes(tmp_path: Path) -> None:
-    quick = ["epochs=4", "threads=1", "bootstrap=10", "checks=off"]
-    for status, output in train(tmp_path, 2, *quick, "batch_size=32"):
+@pytest.mark.parametrize("more", [[], ["shard=true", "save_minutes=0.001"]], ids=["whole", "sharded"])
+def test_two_processes_have_the_curve_of_one_and_only_the_first_writes(more: list[str], tmp_path: Path) -> None:
+    quick = ["epochs=4", "threads=1", "bootstrap=10", "checks=off", "accumulate=3", "grad_clip=0.5", "data.subset=401"]
+    for status, output in train(tmp_path, 2, *quick, *more, "batch_size=32"):
         assert status == 0, output
     (two,) = (path.parent for path in tmp_path.glob("outputs/*/*/run.json"))
     assert len(list(two.parent.iterdir())) == 1
@@ -198,13 +201,13 @@ def test_two_processes_have_the_curve_of_one_and_only_the_first_writes(tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [0, 1])
+@pytest.mark.parametrize(("asked", "more"), [(0, ["ema=0.9"]), (1, ["ema=0.9"]), (1, ["shard=true"])])
 def test_a_signal_to_one_process_makes_all_leave_at_one_step_and_they_go_on_to_the_same_bits(
-    asked: int, tmp_path: Path
+    asked: int, more: list[str], tmp_path: Path
 ) -> None:
-    for status, output in train(tmp_path, 2, *WORDS, "hydra.run.dir=whole"):
+    for status, output in train(tmp_path, 2, *WORDS, *more, "hydra.run.dir=whole"):
         assert status == 0, output
-    started = start([*TRAIN, *WORDS, "hydra.run.dir=cut"], 2, tmp_path)
+    started = start([*TRAIN, *WORDS, *more, "hydra.run.dir=cut"], 2, tmp_path)
     metrics = tmp_path / "cut" / "metrics.jsonl"
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 5:
         assert all(process.poll() is None for process in started)
@@ -234,3 +237,87 @@ def test_all_processes_leave_when_the_loss_diverges(tmp_path: Path) -> None:
     statuses = train(tmp_path, 2, *words)
     assert [status for status, _ in statuses] == [3, 3], statuses
     assert noted(tmp_path / "run")["status"] == "diverged"
+
+
+# --- sharded ---------------------------------------------------------------------------------------------------------
+
+HELD = """
+import sys
+import torch
+from torch import nn
+from plumbline import optimisers
+from plumbline.distributed import joined
+from plumbline.sharding import alike, gathered, optimiser_alike, shard
+from plumbline.signals import Signals
+
+with Signals() as signals, joined(signals) as world:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(7, 33), nn.ReLU(), nn.Sequential(nn.Linear(33, 33), nn.ReLU()), nn.Linear(33, 3))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    total = sum(p.numel() for p in model.parameters())
+    shard(model, [], torch.device("cpu"))
+    options = dict(lr=0.1, weight_decay=0.1, decoupled=True, spare=True, layer_rates=None)
+    optimiser = optimisers.adam(model, betas=[0.9, 0.99], eps=1e-8, **options)
+    assert all(torch.equal(value, before[name]) for name, value in gathered(model.state_dict(), True).items())
+    model(torch.ones(2, 7)).sum().backward()
+    optimiser.step()
+    local = sum(p.to_local().numel() for p in model.parameters())
+    moments = sum(s["exp_avg"].to_local().numel() for s in optimiser.state.values())
+    kept = gathered({"model": model.state_dict(), "optimiser": optimiser.state_dict()}, True)
+    model(torch.ones(2, 7)).sum().backward()
+    optimiser.step()
+    model.load_state_dict(alike(kept["model"], model.state_dict()))
+    optimiser.load_state_dict(optimiser_alike(kept["optimiser"], optimiser.param_groups))
+    again = gathered({"model": model.state_dict(), "optimiser": optimiser.state_dict()}, True)
+    assert str(again) == str(kept)
+    print("RESULT", world.rank, local / total, moments / total)
+"""
+
+
+def test_each_process_holds_its_part_of_weights_and_moments_and_what_was_gathered_is_taken_up_again(tmp_path) -> None:
+    outputs = [each.communicate(timeout=120)[0] for each in start([sys.executable, "-c", HELD], 3, tmp_path)]
+    parts = [next(line for line in output.splitlines() if line.startswith("RESULT")).split() for output in outputs]
+    for at in (2, 3):
+        shares = [float(words[at]) for words in parts]
+        assert sum(shares) == pytest.approx(1.0)
+        assert max(shares) < 0.4
+
+
+def test_sharded_no_process_is_ever_without_a_sample() -> None:
+    for size in (2, 3, 4):
+        for samples in range(2 * size, 60):
+            whole = usable(samples, size * 3, 2 * size)
+            worlds = [World(rank, size, signals=None, sharded=True) for rank in range(size)]
+            shares = [world.rows(torch.arange(whole), 3) for world in worlds]
+            assert sorted(torch.cat([rows for rows, _ in shares]).tolist()) == list(range(whole))
+            assert len({math.ceil(len(rows) / 3) for rows, _ in shares}) == 1
+            for total in (1, size, samples):
+                assert len({len(world.part(total)) + len(world.padding(total)) for world in worlds}) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "shard=true: one process holds the whole network; start several"),
+        (["ema=0.9"], "shard=true: ema would hold the whole network"),
+        (["compile=true"], "shard=true: compile wants whole layers"),
+        (["precision=fp16"], "shard=true precision=fp16"),
+        (["figures=[filters]"], "shard=true: figures look into the whole network"),
+    ],
+)
+def test_what_shards_cannot_do_is_said_at_once(words: list[str], message: str, tmp_path: Path) -> None:
+    from conftest import composed
+
+    from plumbline.config import ConfigError, check_values
+    from plumbline.run import run_to_the_end
+
+    cfg = composed("shard=true", *words)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_values(cfg)
+        run_to_the_end(cfg, tmp_path, [])
+
+
+def test_penalties_that_need_whole_weights_are_refused_by_all_processes(tmp_path: Path) -> None:
+    statuses = train(tmp_path, 2, "shard=true", "regulariser=[l1]", "epochs=1", "hydra.run.dir=run")
+    assert [status for status, _ in statuses] == [2, 2], statuses
+    assert "shard=true: regulariser.l1 looks at whole weights" in statuses[0][1]

@@ -11,7 +11,7 @@ from plumbline.assemble import assemble, mistakes_in, rehearse
 from plumbline.config import build, check_config
 from plumbline.distributed import World
 from plumbline.loop import Diverged, fit
-from plumbline.scoring import Scoring
+from plumbline.scoring import Scoring, load_best
 from plumbline.slurm.job import fate
 from plumbline.transfer import begun
 
@@ -25,7 +25,7 @@ def accompany(cfg: DictConfig, directory: Path, world: World) -> int:
     built = begun(cfg, directory)
     layers = rehearse(built, data.spec)
     device.prepare(where, cfg.threads, cfg.batch_size * sum(layer["multiply_adds"] for layer in layers))
-    training, state, step, schedule = assemble(built, data, where)
+    training, state, step, schedule = assemble(built, data, where, world)
     scoring = Scoring(data, training, cfg)
     try:
         training.world = world
@@ -35,14 +35,21 @@ def accompany(cfg: DictConfig, directory: Path, world: World) -> int:
         for epoch in fit(training, state, data.train, step, schedule, **options):
             if epoch is not None:
                 scoring.epoch(state)
+                state.gather(keep=False)
                 score, ended = world.same(None)
                 state.scores.append(score)
                 if ended:
                     break
+            elif world.asked or world.saving:
+                state.gather(keep=False)
             if world.asked:
                 return exits.BY_HAND if fate(world.asked) == "stopped" else exits.TO_BE_CONTINUED
         if not state.scores:  # no epoch was asked for
             scoring.epoch(state)
+            state.gather(keep=False)
+        if world.sharded:  # process 0 cannot compute the last predictions alone
+            load_best(state.network, directory / "best.pt")
+            scoring.outputs(state.network, data.val)
     except Diverged:
         return exits.DIVERGED
     except RuntimeError as error:

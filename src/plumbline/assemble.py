@@ -16,20 +16,26 @@ from plumbline import device, tasks
 from plumbline.config import ConfigError, build
 from plumbline.contract import place
 from plumbline.data.core import Data, Spec, Split
+from plumbline.distributed import World
 from plumbline.loop import Diverged, Schedule, Step, Training
 from plumbline.regularisers import Regulariser
 from plumbline.seeing import check_figures
+from plumbline.sharding import shard
 from plumbline.state import State
 
 
-def assemble(cfg: DictConfig, data: Data, where: torch.device) -> tuple[Training, State, Step, Schedule]:
+def assemble(
+    cfg: DictConfig, data: Data, where: torch.device, world: World | None = None
+) -> tuple[Training, State, Step, Schedule]:
     """Everything a run trains with, on its device, as seed and data make it."""
     with mistakes_in("data"):
         for name, split in (("train", data.train), ("val", data.val)):
             check_split(data.spec, split, name)
             split.to(where, cfg.channels_last)
         prior = tasks.prior(data.spec, data.train).float()
-    return build_all(cfg, data.spec, prior, where)
+    if world is not None and world.sharded and len(data.train) < 2 * world.size:
+        raise ConfigError(f"shard=true: {len(data.train)} samples are too few for {world.size} processes")
+    return build_all(cfg, data.spec, prior, where, world=world)
 
 
 def rehearse(cfg: DictConfig, spec: Spec) -> list[dict[str, Any]]:
@@ -146,7 +152,7 @@ def layers(model: nn.Module, x: Tensor) -> tuple[list[dict[str, Any]], Any]:
 
 
 def build_all(
-    cfg: DictConfig, spec: Spec, prior: Tensor, where: torch.device, rehearsal: bool = False
+    cfg: DictConfig, spec: Spec, prior: Tensor, where: torch.device, rehearsal: bool = False, world: World | None = None
 ) -> tuple[Training, State, Step, Schedule]:
     """The parts of a run, in the order in which they need one another."""
     torch.manual_seed(cfg.seed)
@@ -165,7 +171,10 @@ def build_all(
                 raise ConfigError(f"regulariser: {type(regulariser).__name__} is no plumbline.regularisers.Regulariser")
             regulariser.attach(model)
     with mistakes_in("model"):
-        device.place(model, where, cfg.channels_last, cfg.compile and not rehearsal)
+        sharded = world is not None and world.sharded  # FSDP takes plain layouts only
+        device.place(model, where, cfg.channels_last and not sharded, cfg.compile and not rehearsal)
+        if sharded:
+            shard(model, regularisers, where)
     with mistakes_in("optimiser"):
         optimiser = build(cfg.optimiser)(model)
         if not isinstance(optimiser, torch.optim.Optimizer):
@@ -192,7 +201,7 @@ def build_all(
         generator=torch.Generator(where), autocast=device.autocast(where, cfg.precision), scaler=scaler, grad_clip=cfg.grad_clip,
         swa_from=cfg.swa, transfer=transfer,
     )  # fmt: skip
-    return training, State(model, optimiser, scaler, ema, swa), build(cfg.step), schedule
+    return training, State(model, optimiser, scaler, ema, swa, sharded=sharded), build(cfg.step), schedule
 
 
 @contextmanager

@@ -90,6 +90,7 @@ class Config:
     device: str = MISSING
     precision: str = MISSING
     compile: bool = MISSING
+    shard: bool = MISSING
     channels_last: bool = MISSING
     threads: int | None = MISSING
     watch: int = MISSING
@@ -177,6 +178,19 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(
             f"swa={cfg.swa} ema={cfg.ema}: are two averages of the weights, and one network is kept; drop one"
         )
+    if cfg.shard:
+        for key, unlike, why in (
+            ("ema", None, "would hold the whole network"),
+            ("swa", None, "would hold the whole network"),
+            ("compile", False, "wants whole layers"),
+            ("figures", {}, "look into the whole network"),
+        ):
+            if cfg[key] != unlike:
+                raise ConfigError(f"shard=true: {key} {why}, which no process has; leave out one of the two")
+        if cfg.precision == "fp16":
+            raise ConfigError(
+                "shard=true precision=fp16: gradients in parts are not scaled together; say precision=bf16"
+            )
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", cfg.device):
         devices = ("auto", "cpu", "cuda", "mps")
         raise ConfigError(

@@ -49,19 +49,24 @@ class World:
     share: float = 1.0  # of the update's samples that are this process's
     samples: int = 0  # of the update, in all processes
     idle: bool = False  # whether some process has none of them
+    sharded: bool = False  # whether each holds a part of the weights, so that all must compute and save together
+    due: bool = False  # whether this process wants to save
+    saving: bool = False  # whether any does, known to all at the same step
     asked: str | None = None  # what any process was asked, known to all at the same step
 
     def rows(self, order: Tensor, batch_size: int) -> tuple[Tensor, list[int]]:
         """This process's rows of all batches of `size` × `batch_size` samples, and how many samples each of those has.
 
         Each sample is in exactly one process's rows, and no process has more than `batch_size` of a batch. A last batch
-        that is too small gives each process in it two samples where that fits, as batch norm needs, and the others none.
+        that is too small gives each process in it two samples where that fits, as batch norm needs, and the others none;
+        where weights are sharded, each has some of every batch.
         """
         import torch
 
         mine, whole = [order[:0]], []
         for batch in order.split(self.size * batch_size):
             among = max(math.ceil(len(batch) / batch_size), min(self.size, len(batch) // 2))
+            among = self.size if self.sharded else among
             ends = [len(batch) * k // among for k in range(among + 1)]
             if self.rank < among:
                 mine.append(batch[ends[self.rank] : ends[self.rank + 1]])
@@ -82,11 +87,14 @@ class World:
         return (seed ^ (self.rank * 0x9E3779B97F4A7C15)) % 2**64
 
     def average(self, model: torch.nn.Module) -> None:
-        """Make every gradient the mean over the whole batch, and running statistics (batch norm's) the mean, too."""
+        """Make every gradient the mean over the whole batch, and running statistics (batch norm's) the mean, too.
+
+        Gradients of sharded weights are that already.
+        """
         import torch
         import torch.distributed as dist
 
-        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad and not self.sharded]
         for parameter in wanted:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -112,10 +120,12 @@ class World:
         both = [torch.as_tensor(value, dtype=exact, device=loss.device).detach() for value in (loss, penalty)]
         sums = torch.stack(both) * self.share
         dist.all_reduce(sums)
-        flag = torch.tensor([0 if self.signals.asked is None else 1 + ASKED.index(self.signals.asked)])
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self.flags)
-        if flag.item():
-            self.asked = ASKED[int(flag.item()) - 1]
+        flags = torch.tensor([0 if self.signals.asked is None else 1 + ASKED.index(self.signals.asked), self.due])
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.flags)
+        asked, self.saving = int(flags[0]), bool(flags[1])
+        self.due = False
+        if asked:
+            self.asked = ASKED[asked - 1]
         return sums[0], sums[1]
 
     def gather(self, rows: Tensor, total: int) -> Tensor:
@@ -134,6 +144,11 @@ class World:
         """The places of a set of so many samples that a process scores."""
         rank = self.rank if rank is None else rank
         return range(total * rank // self.size, total * (rank + 1) // self.size)
+
+    def padding(self, total: int) -> list[int]:
+        """Places to score beside one's own where all must compute equally often."""
+        missing = math.ceil(total / self.size) - len(self.part(total))
+        return [0] * missing if self.sharded else []
 
     def same(self, value: Any) -> Any:
         """What process 0 has."""

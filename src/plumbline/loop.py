@@ -18,6 +18,7 @@ from plumbline.averaging import refresh_norms
 from plumbline.data.core import Split
 from plumbline.distributed import World
 from plumbline.regularisers import Regulariser
+from plumbline.sharding import whole
 from plumbline.state import State
 from plumbline.transfer import Transfer
 
@@ -80,6 +81,8 @@ class Training:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of the loss to the parameters', scaled where half precision needs it."""
+        if self.world is not None and self.world.sharded:
+            loss = loss * (self.world.share * self.world.size)  # the mean over processes is taken on the way
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def update(self) -> None:
@@ -145,13 +148,14 @@ def fit(
     """
     model, optimiser, world = training.model, training.optimiser, training.world
     size = batch_size if world is None else batch_size * world.size  # of the batch that all processes share
-    updates = updates_per_epoch(len(train), size, accumulate)
+    least = 2 * world.size if world is not None and world.sharded else 2  # sharded, none can do without the others
+    updates = updates_per_epoch(len(train), size, accumulate, least)
     while state.epoch < epochs:
         if training.transfer is not None:
             training.transfer.at(model, state.epoch / epochs)
         names = watched(model)
         model.train()
-        order = epoch_order(len(train), seed, state.epoch)[: usable(len(train), size)]
+        order = epoch_order(len(train), seed, state.epoch)[: usable(len(train), size, least)]
         seeds = np.random.SeedSequence([seed, state.epoch]).generate_state(updates, np.uint64)
         look_at = {int((k + 0.5) * updates / watch) for k in range(min(watch, updates))} if watch else set()
         seen_before, started = state.samples, time.perf_counter()
@@ -203,14 +207,15 @@ def planned(schedule: Schedule, optimiser: torch.optim.Optimizer) -> Callable[[f
     return lambda progress: initial * schedule(progress, [])
 
 
-def usable(samples: int, batch_size: int) -> int:
-    """How many samples an epoch visits: a last batch of one is left out, for batch norm cannot use it."""
-    return samples - (samples > batch_size > 1 and samples % batch_size == 1)
+def usable(samples: int, batch_size: int, least: int = 2) -> int:
+    """How many samples an epoch visits: a last batch of one, which batch norm cannot use, or below `least` is left out."""
+    rest = samples % batch_size
+    return samples - rest if samples > batch_size > 1 and rest < least else samples
 
 
-def updates_per_epoch(samples: int, batch_size: int, accumulate: int) -> int:
+def updates_per_epoch(samples: int, batch_size: int, accumulate: int, least: int = 2) -> int:
     """How many updates an epoch has."""
-    return math.ceil(math.ceil(usable(samples, batch_size) / batch_size) / accumulate)
+    return math.ceil(math.ceil(usable(samples, batch_size, least) / batch_size) / accumulate)
 
 
 def groups(batches: Iterator[Batch], accumulate: int) -> Iterator[list[Batch]]:
@@ -249,9 +254,9 @@ def watched(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def gradient_norms(model: nn.Module) -> list[Tensor]:
     """The gradient's norm of each watched parameter, then that of all parameters together."""
     zero = torch.zeros((), device=next(model.parameters()).device)
-    each = [zero if p.grad is None else torch.linalg.vector_norm(p.grad) for _, p in watched(model)]
+    each = [zero if p.grad is None else whole(torch.linalg.vector_norm(p.grad)) for _, p in watched(model)]
     every = [p.grad for p in model.parameters() if p.grad is not None]
-    return [*each, nn.utils.get_total_norm(every) if every else zero]
+    return [*each, whole(nn.utils.get_total_norm(every)) if every else zero]
 
 
 @torch.no_grad()

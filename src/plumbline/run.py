@@ -66,7 +66,7 @@ def run(
             write_request(directory, cfg, overrides)
     device.prepare(where, cfg.threads, cfg.batch_size * work)
 
-    training, state, step, schedule = assemble(built, data, where)
+    training, state, step, schedule = assemble(built, data, where, world)
     scoring = Scoring(data, training, cfg)
     with Record(directory, cfg, overrides) as record:
         facts = {"objective": objective, "direction": direction, "layers": layers}
@@ -134,6 +134,7 @@ def follow(
 
     def keep(epoch: dict[str, float]) -> None:
         epoch |= scoring.epoch(state)
+        state.gather(keep=True)
         state.scores.append(epoch["val/loss"])
         state.records.append(epoch)
         if better(epoch, state.best, objective, direction):
@@ -160,8 +161,11 @@ def follow(
                 training.world.same((epoch["val/loss"], waited()))
             if judge is not None and judge.hopeless(state.epoch, epoch[objective]):
                 raise Left("pruned")
-        elif asked or saving.due():
+        elif asked or (saving.due() if training.world is None else training.world.saving):
+            state.gather(keep=True)
             state.save(last)
+        if training.world is not None and saving.due():
+            training.world.due = True  # all save after the next step
         if beating.due():
             record.beat()
         console.step(state)
@@ -177,12 +181,16 @@ def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str], judge
     """`run`, with every way it can end turned into a sentence and an exit status; run.json has its own word by then."""
     go_on = f"go on with  scripts/train resume={directory}"
     with Signals() as signals, joined(signals) as world:
+        if cfg.shard and world is None:
+            raise ConfigError(
+                "shard=true: one process holds the whole network; start several, by torchrun or resources=four_gpus"
+            )
         if world is not None:
             if cfg.batch_size == AUTO:
                 raise ConfigError(
                     "batch_size=auto: is found by one process alone; find it there, and give the number here"
                 )
-            directory = world.same(directory)
+            directory, world.sharded = world.same(directory), cfg.shard
             if world.rank:
                 return accompany(cfg, directory, world)
         try:

@@ -15,6 +15,7 @@ from plumbline import tasks
 from plumbline.data.core import Data, Scale, Split
 from plumbline.distributed import World
 from plumbline.loop import Diverged, Training, first_nonfinite, predict
+from plumbline.sharding import alike
 from plumbline.state import State, read
 
 
@@ -33,9 +34,11 @@ class Scoring:
         rows = order
         if world is not None:
             every = torch.arange(len(split)) if order is None else order
-            rows = every[list(world.part(len(every)))]
+            mine = list(world.part(len(every)))
+            rows = every[mine + world.padding(len(every))]
         outputs, targets = predict(network, split, self.batch_size, self.training.autocast, rows)
         if world is not None:
+            outputs, targets = outputs[: len(mine)], targets[: len(mine)]
             outputs, targets = world.gather(outputs, len(every)), world.gather(targets, len(every))
         broken = ~outputs.isfinite().all(1)
         if broken.any():
@@ -66,7 +69,7 @@ class Scoring:
         from plumbline.state import write
 
         content: dict[str, Any] = {
-            "model": state.network.state_dict(),
+            "model": state.weights(),
             "epoch": epoch["epoch"],
             "objective": objective,
             "value": epoch[objective],
@@ -92,5 +95,5 @@ def plain(scale: Scale | None) -> dict[str, Any] | None:
 def load_best(network: nn.Module, path: Path) -> dict[str, Any]:
     """Put the best weights into the network; return what was saved with them."""
     content, _ = read(path)
-    network.load_state_dict(content["model"])
+    network.load_state_dict(alike(content["model"], network.state_dict()))
     return content

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from plumbline.config import ConfigError
+from plumbline.sharding import alike, gathered, optimiser_alike, whole
 
 
 class NotSaved(OSError):
@@ -27,6 +28,8 @@ class State:
     scaler: torch.amp.GradScaler | None = None
     ema: torch.optim.swa_utils.AveragedModel | None = None
     swa: torch.optim.swa_utils.AveragedModel | None = None  # the mean of whole epochs' weights, once that has begun
+    sharded: bool = False  # whether each process holds a part of the weights
+    gathered: dict[str, Any] | None = None  # where it does: all of them, as they were when last brought together
     epoch: int = 0  # epochs done
     step: int = 0  # updates done in this one
     samples: int = 0  # seen in this epoch
@@ -47,6 +50,16 @@ class State:
             return self.swa.module
         return self.model if self.ema is None else self.ema.module
 
+    def gather(self, keep: bool) -> None:
+        """Before saving, where weights are sharded: bring them together, in all processes at once; one keeps them."""
+        if self.sharded:
+            parts = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
+            self.gathered = gathered(parts, keep)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Those of the network that is scored and kept, whole."""
+        return self.network.state_dict() if self.gathered is None else self.gathered["model"]
+
     def count(self, loss: Tensor, penalty: Tensor | float, samples: int) -> None:
         """Add one update to the epoch's sums, without waiting for the device."""
         self.loss_sum = self.loss_sum + waiting(loss) * samples
@@ -58,6 +71,7 @@ class State:
     def watch(self, gradients: list[Tensor], parameters: list[nn.Parameter], before: list[Tensor]) -> None:
         """Add the gradient norms, and how far each parameter moved relative to its size (about 1e-3 is healthy)."""
         ratios = [(p - b).norm() / b.norm().clamp(min=1e-12) for p, b in zip(parameters, before, strict=True)]
+        ratios = [whole(ratio) for ratio in ratios]
         row = torch.stack([torch.stack(gradients), torch.stack([*ratios, torch.zeros_like(gradients[-1])])]).cpu()
         self.watched = row if not self.looks else self.watched + row
         self.looks += 1
@@ -94,13 +108,13 @@ class State:
     def save(self, path: Path) -> None:
         """Write the checkpoint, keeping the one before it as `<name>.before`. A full disk leaves both as they were."""
         content = {key: getattr(self, key) for key in self.PLAIN} | {
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            **(self.gathered or {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "swa": None if self.swa is None else self.swa.state_dict(),
         }
         write(content, path, keep=True)
+        self.gathered = None
 
     def load(self, path: Path) -> str | None:
         """Take up a checkpoint: the last, or the one before where that is damaged; without any, begin at the beginning.
@@ -117,8 +131,8 @@ class State:
         for key in self.PLAIN:
             setattr(self, key, content[key])
         try:
-            self.model.load_state_dict(content["model"])
-            self.optimiser.load_state_dict(content["optimiser"])
+            self.model.load_state_dict(alike(content["model"], self.model.state_dict()))
+            self.optimiser.load_state_dict(optimiser_alike(content["optimiser"], self.optimiser.param_groups))
             for part in ("scaler", "ema", "swa"):
                 if getattr(self, part) is not None and content[part] is not None:
                     getattr(self, part).load_state_dict(content[part])
