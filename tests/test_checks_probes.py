@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from conftest import composed
 from omegaconf import OmegaConf
 
-from plumbline.checks.bench import Bench
+from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import ALARMS, Finding, configured, ranked, untouched
 from plumbline.checks.outputs import evaluating, spread
 from plumbline.checks.rate import Sweep
@@ -173,6 +174,34 @@ def test_a_slow_network_is_probed_with_a_part_of_each_batch(monkeypatch: pytest.
     assert bench().batch_size == len(bench().y) == 4
     monkeypatch.undo()
     assert bench().batch_size == 64
+
+
+def test_what_a_probe_says_does_not_depend_on_how_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each update takes twenty times as long the second time."""
+    settings = {
+        "lr.range": {"updates": 30, "seconds": 0.02},
+        "lr.ladder": {"updates": 8},
+        "overfit.batch": {"updates": 40},
+    }
+    quiet = {
+        name: ask(bench(), name, **settings[name], **({"seeds": 1} if name == "lr.range" else {})) for name in settings
+    }
+    update = Copy.update
+
+    def slowly(*arguments: Any) -> float:
+        time.sleep(0.01)
+        return update(*arguments)
+
+    monkeypatch.setattr(Copy, "update", slowly)
+    for name, finding in quiet.items():
+        assert ask(bench(), name, **settings[name], **({"seeds": 1} if name == "lr.range" else {})) == finding
+
+
+def test_a_network_with_more_work_gets_fewer_steps_and_never_less_than_a_few() -> None:
+    small, large = bench(), bench("model.hidden=[2000,2000]")
+    steps = [[subject.affordable(seconds, 200, 5) for seconds in (1e-6, 0.5, 1e6)] for subject in (small, large)]
+    assert [steps[0][0], steps[1][0]] == [5, 5] and [steps[0][2], steps[1][2]] == [200, 200]
+    assert steps[1][1] < steps[0][1]
 
 
 def test_norms_that_have_seen_no_batch_do_not_make_a_deep_network_constant() -> None:

@@ -126,7 +126,7 @@ def metrics_disagree(result: Result, *, within: float) -> Finding:
             "ask two passes in evaluation mode for the same outputs", "see that dropout follows self.training",
             "score the whole set at once, not the mean of batches",
         ),
-        source="S3: keep the outputs, for verification",
+        source="S3: keep the outputs, for verification", symptom=True,
     )  # fmt: skip
 
 
