@@ -24,7 +24,7 @@ from plumbline.checks.margin import ZERO_INPUT, strongest
 from plumbline.checks.view import BATCH, COMPONENTS, View, nearest, part, principal, small
 from plumbline.config import build
 from plumbline.data.core import Data
-from plumbline.loop import epoch_order, seed_all, usable
+from plumbline.loop import Diverged, epoch_order, seed_all, usable
 from plumbline.record import Record, save_arrays
 
 KEPT = "baseline.npz"  # in the folder of a run
@@ -59,6 +59,11 @@ def measure(cfg: DictConfig, checks: Checks, view: View, loss: Callable[..., Ten
                 answer = build(node)(view)
                 scores = {"loss": loss(answer.outputs, y).item()}
                 scores |= tasks.score(view.spec, answer.outputs, y, view.data.target_scale)
+        except Diverged as error:
+            failed.append(
+                (name, Finding("info", f"this baseline has no number, its training diverged: {error}", symptom=True))
+            )
+            continue
         except Exception as error:  # what cannot be compared with shall not cost the run
             failed.append((name, Finding("info", f"this baseline could not be made: {type(error).__name__}: {error}")))
             continue
