@@ -75,7 +75,7 @@ class OwnLoss:
 
     def each(self, o: Tensor, y: Tensor) -> Tensor:
         if self.fault == "broadcast":
-            return (o.squeeze(1) - y).square()  # (B,) against (B, 1)
+            return (o.squeeze(1) - y).square().mean(0)  # (B,) against (B, 1)
         if self.fault == "one_target":
             return (o - y[0]).square().mean(1)
         if self.fault == "summed_target":

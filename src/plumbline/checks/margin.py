@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ class Margin:
     sign: int  # 1 where more is better, -1 where less is
     error: float
     choices: int
+    better: str = ""  # of a simplest baseline: who else is the better one
 
     @property
     def ahead(self) -> float:
@@ -56,12 +57,12 @@ class Margin:
             said = f"does not beat the {self.rank} baseline"
         said += f": {self.metric} {self.value:.4g} against {self.other:.4g} of the {self.name}"
         if not self.half:
-            return said
+            return said + self.better
         said += f"; {abs(self.ahead):.3g} {'ahead' if self.ahead > 0 else 'behind'}, "
         said += f"{abs(self.ahead) / self.half:.2g} of half the 95 % interval"
         if self.choices > 1:
             said += f" (for the best of {self.choices} epochs)"
-        return said if self.beats or self.behind else f"{said}: that may be chance"
+        return (said if self.beats or self.behind else f"{said}: that may be chance") + self.better
 
 
 def margin(run: dict[str, Any]) -> Margin | None:
@@ -79,6 +80,12 @@ def margin(run: dict[str, Any]) -> Margin | None:
         found = Margin(rank, name, metric, best[metric], other, sign, error, choices)
         if not found.beats:
             break
+    if (
+        found.rank == "simplest"
+        and strong is not None
+        and sign * (other := strong["metrics"][metric]) > sign * found.value
+    ):
+        return replace(found, better=f"; the {strong['name']} has {other:.4g}")
     return found
 
 
