@@ -142,7 +142,7 @@ def honest(asked: argparse.Namespace) -> Iterator[Outcome]:
 def command(job: Outcome, asked: argparse.Namespace) -> list[str]:
     """The words after scripts/train."""
     seeds = [f"seed={job.seed}", f"data.split_seed={job.seed}"]
-    common = ["threads=1", "bootstrap=200", f"checks={asked.checks}", "checks.stop_on=never"]
+    common = ["threads=1", "bootstrap=200", f"checks={asked.checks}", "checks.stop_on=never", "report=false"]
     return [f"--config-dir={FAULTY / 'conf'}", ALLOW, *seeds, *common, *job.words]
 
 

@@ -16,6 +16,7 @@ ENDS = {  # what is done to the outputs
     "relu": torch.relu, "tanh": torch.tanh, "clip_wide": lambda o: o.clamp(-15, 15), "sigmoid": torch.sigmoid,
     "always_dropping": lambda o: F.dropout(o, 0.5),
 }  # fmt: skip
+ELSEWHERE = torch.Generator()  # which no seed of a run reaches
 BETWEEN = {"linear": nn.Identity, "tanh_between": nn.Tanh, "deep_sigmoid": nn.Sigmoid}
 
 
@@ -40,6 +41,8 @@ class Net(nn.Module):
                 parameter.zero_()
             elif self.fault == "equal":
                 parameter.fill_(0.1 if parameter.dim() > 1 else 0.0)
+            elif self.fault == "unseeded":
+                parameter.copy_(torch.randn(parameter.shape, generator=ELSEWHERE) * 0.1)
             elif self.fault in ("normal", "tanh_between") and parameter.dim() > 1:
                 parameter.normal_()
             elif self.fault == "dead" and name.startswith("body") and name.endswith("bias"):
@@ -72,7 +75,7 @@ class OwnLoss:
 
     def each(self, o: Tensor, y: Tensor) -> Tensor:
         if self.fault == "broadcast":
-            return (o.squeeze(1) - y).square()  # (B,) against (B, 1)
+            return (o.squeeze(1) - y).square().mean(0)  # (B,) against (B, 1)
         if self.fault == "one_target":
             return (o - y[0]).square().mean(1)
         if self.fault == "summed_target":
@@ -87,6 +90,7 @@ class OwnLoss:
             return torch.maximum(0.9 * (y - o), 0.1 * (o - y)).mean(1)
         classes = self.spec.task == "classification"
         loss = F.cross_entropy(o, y, reduction="none") if classes else (o - y).square().mean(1)
+        loss = loss.clamp(max=1.0) if self.fault == "each_clipped" else loss
         return -loss if self.fault == "upside_down" else loss
 
     def __call__(self, o: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -171,6 +175,9 @@ def endless(progress: float, scores: list[float]) -> float:
 
 def ruined(x: Tensor, generator: torch.Generator, *, fault: str) -> Tensor:
     """An augmentation that goes too far."""
+    if fault == "the_same_always":
+        generator = torch.Generator().manual_seed(0)
+        return x + 0.1 * torch.randn(x.shape, generator=generator)
     if fault == "permuted":
         places = torch.rand(x.flatten(1).shape, generator=generator).argsort(1)
         return x.flatten(1).gather(1, places).view_as(x)

@@ -145,9 +145,12 @@ def test_a_network_that_does_not_beat_ridge_is_told_so_everywhere(run, capsys) -
     ridge = next(item for item in found["baselines"] if item["name"] == "ridge regression")
     assert ridge["metrics"]["val/r2"] == pytest.approx(0.564, abs=0.01)  # of this split; 0.49 on average
 
+    finding = next(item for item in found["findings"] if item["id"] == "result.baseline")
     page, said = (folder / "report.html").read_text(), capsys.readouterr().out
-    assert "does not beat the strongest baseline (ridge regression)" in page
-    assert "ridge regression" in said
+    assert finding["severity"] == "info"
+    assert "does not beat the strongest baseline" in finding["message"] and "ridge regression" in finding["message"]
+    assert "The network does not beat the strongest baseline: RMSE" in page and "of the ridge regression" in page
+    assert "the network does not beat the strongest baseline: val/rmse" in said
 
 
 def test_a_baseline_that_breaks_costs_its_row_and_not_the_run(run, monkeypatch: pytest.MonkeyPatch) -> None:

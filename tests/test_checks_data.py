@@ -84,6 +84,29 @@ def test_wrong_labels_are_found_and_few_others_named(noise: float) -> None:
     assert precision >= 0.7, (recall, precision, by)
 
 
+def test_targets_of_other_samples_are_noticed_in_numbers_and_honest_ones_are_not() -> None:
+    """A smooth function of five inputs with noise of its own; then 30 % of the targets of train change places."""
+    said = {True: 0, False: 0}
+    for seed in range(8):
+        draws = torch.Generator().manual_seed(seed)
+        x = torch.randn(600, 5, generator=draws)
+        y = x[:, :1] + x[:, 1:2] + 0.7 * torch.randn(600, 1, generator=draws)
+        for noisy in said:
+            arrays = {"x": x[:450], "y": y[:450].clone(), "vx": x[450:], "vy": y[450:]}
+            if noisy:
+                planted.noisy_labels(Spec("regression", (5,), 1), arrays)
+            finding = audit(Spec("regression", (5,), 1), arrays, only="data.label_errors")["data.label_errors"]
+            said[noisy] += finding.severity == "warn"
+    assert (said[True], said[False]) == (8, 0)
+
+
+def test_a_table_that_is_stored_by_class_and_shuffled_by_the_loop_is_no_alarm_and_is_told() -> None:
+    for words, told in (("data=digits", False), ("data=wine", True), ("data=iris", True)):
+        spec, arrays = clean(words)
+        finding = audit(spec, arrays, words, "batch_size=16", only="data.order")["data.order"]
+        assert (finding.severity, "stored in the order of their targets" in finding.message) == ("ok", told)
+
+
 def test_patients_are_told_apart_from_images(run, tmp_path) -> None:
     """Twenty patients with five images each: a random split is named, a grouped one is silent."""
     from conftest import noted

@@ -56,6 +56,10 @@ def nothing(spec, arrays) -> None:
     pass
 
 
+def targets_exchanged(spec, a) -> None:
+    planted.noisy_labels(spec, a, 0.6)
+
+
 # the check and its key: (another value, data, fault); with the value of the YAML its severity is another one
 MOVED = {
     "class_missing.expected": (100.0, DIGITS, a_class_not_in_val),
@@ -92,6 +96,7 @@ MOVED = {
     "label_errors.floor": (0.99, DIGITS, planted.noisy_labels),
     "label_errors.gap": (0.99, DIGITS, planted.noisy_labels),
     "label_errors.sure": (1e9, DIGITS, planted.noisy_labels),
+    "label_errors.numbers": (1e9, DIABETES, targets_exchanged),
     "imbalance.least": (0.01, DIGITS, planted.imbalanced),
     "duplicates.share": (0.9, DIGITS, repeated),
     "correlated.above": (0.9999, CANCER, nothing),

@@ -13,18 +13,19 @@ from omegaconf import OmegaConf
 from plumbline import tasks
 from plumbline.checks import result as reading
 from plumbline.checks.core import ALARMS, Finding
-from plumbline.checks.result import ZERO_INPUT, Result
+from plumbline.checks.margin import ZERO_INPUT, margin
+from plumbline.checks.result import Result
 from plumbline.config import build
 from plumbline.data.core import Data, Spec, Split, Splits
 
 CHECKS = composed().checks.result
 BUILT = {name: build(node) for name, node in CHECKS.items()}
-SEEDS = range(10)
+SEEDS = range(3)
 
 
 def of(
     outputs: torch.Tensor, targets: torch.Tensor, baselines: dict[str, float] | None = None, objective: str | None = None,
-    trained: int = 1000, train: float | None = None, noted: dict[str, float] | None = None,
+    trained: int = 1000, train: float | None = None, noted: dict[str, float] | None = None, choices: int = 1,
 ) -> Result:  # fmt: skip
     """The result of a run that gave these outputs; train does as well as validation where nothing else is said."""
     classes = not targets.is_floating_point()
@@ -41,10 +42,25 @@ def of(
     best |= {} if train is None else {f"train/{main}": train}
     run = {
         "objective": metric, "direction": direction, "best": best, "baseline": tasks.baseline(data, compute),
-        "interval": tasks.interval(data, outputs, losses, targets, 200),
+        "interval": tasks.interval(data, outputs, losses, targets, 100),
         "baselines": [{"name": name, "metrics": {metric: value}, "seconds": 0.1} for name, value in (baselines or {}).items()],
+        "margins": {},
     }  # fmt: skip
+    rivals = {name: scoring(targets, value, outputs.shape[1]) for name, value in (baselines or {}).items()}
+    rivals[run["baseline"]["name"]] = tasks.uninformed(spec, split, len(targets))
+    for name, said in rivals.items():
+        theirs = said, compute(said, targets, reduction="none").reshape(len(targets), -1).mean(1)
+        run["margins"][name] = tasks.paired_error(data, metric, (outputs, losses), theirs, targets, 100), choices
     return Result(run, data, outputs, losses, targets, trained)
+
+
+def scoring(targets: torch.Tensor, value: float, outputs: int) -> torch.Tensor:
+    """Outputs that have an accuracy, or an RMSE, of about that value."""
+    draws = torch.Generator().manual_seed(99)
+    if targets.is_floating_point():
+        return targets + value * torch.randn(targets.shape, generator=draws)
+    wrong = torch.rand(len(targets), generator=draws) >= value
+    return torch.nn.functional.one_hot(torch.where(wrong, (targets + 1) % outputs, targets), outputs).float()
 
 
 def classified(n: int = 500, classes: int = 5, right: float = 0.9, seed: int = 0, sure: float | None = None) -> tuple:
@@ -89,14 +105,42 @@ def test_a_result_within_chance_of_the_simplest_baseline_has_failed() -> None:
         assert "baseline" in alarms(of(0.3 * noise, regressed(seed=seed)[1]))
 
 
-def test_the_strongest_baseline_is_named_and_how_far_away_it_is() -> None:
+def test_the_strongest_baseline_is_named_and_how_far_away_it_is_of_the_interval() -> None:
     result = of(*classified(right=0.9), {"linear": 0.86, "forest": 0.93, "k-NN": 0.88})
-    said = found(result)["baseline"]
-    low, high = result.run["interval"]["val/accuracy"]
-    assert said.severity == "info"
-    assert f"95 % interval {low:.4g} to {high:.4g}) against 0.93 of the forest" in said.message
+    said, decided = found(result)["baseline"], margin(result.run)
+    assert (said.severity, decided.rank, decided.name, decided.choices) == ("info", "strongest", "forest", 1)
+    assert decided.half == pytest.approx(1.96 * result.run["margins"]["forest"][0], rel=1e-3)
+    assert f"against 0.93 of the forest; {0.93 - result.value:.3g} behind, " in said.message
     beaten = BUILT["baseline"](of(*classified(right=0.9), {"linear": 0.7, "forest": 0.75}))
-    assert (beaten.severity, "strongest clearly" in beaten.message) == ("ok", True)
+    assert (beaten.severity, "beats every baseline" in beaten.message) == ("ok", True)
+
+
+def test_the_error_of_a_difference_is_that_of_the_samples_on_which_the_two_differ() -> None:
+    logits, targets = classified(400, 4, 0.8)
+    for differing in (4, 40):
+        other = logits.clone()
+        other[:differing] = torch.nn.functional.one_hot(targets[:differing], 4).float() * 9
+        losses = torch.zeros(400)
+        data = of(logits, targets).data
+        pairs = (logits, losses), (other, losses)
+        error = tasks.paired_error(data, "val/accuracy", *pairs, targets, 500)
+        apart = (logits.argmax(1) == targets).float() - (other.argmax(1) == targets).float()
+        assert error == pytest.approx(apart.std(correction=0).item() / 20, rel=0.1)  # of a mean of 400
+        assert error == tasks.paired_error(data, "val/accuracy", *pairs, targets, 500)  # the same draws
+    assert tasks.paired_error(data, "val/accuracy", pairs[0], pairs[0], targets, 50) == 0
+
+
+def test_the_best_of_many_epochs_that_are_no_better_does_not_seem_to_beat_a_baseline() -> None:
+    """Forty epochs as good as the baseline but for chance, and the best of them on these samples."""
+    draws, seeming = torch.Generator().manual_seed(0), {1: 0, 40: 0}
+    for best in (0.8 + 0.01 * torch.randn(500, 40, generator=draws)).amax(1).tolist():
+        for choices in seeming:
+            found = margin({
+                "objective": "val/accuracy", "direction": "maximise", "best": {"val/accuracy": best}, "baselines": [],
+                "baseline": {"name": "it", "val/accuracy": 0.8}, "margins": {"it": (0.01, choices)},
+            })  # fmt: skip
+            seeming[choices] += found.beats
+    assert seeming[1] > 250 and seeming[40] < 25
 
 
 def test_far_behind_a_simple_model_is_an_alarm() -> None:

@@ -146,7 +146,7 @@ def regression(path: Path, targets: int = 1, **run: object) -> Path:
         line |= {"val/rmse": 54.3 + 20 / line["epoch"], "train/rmse": 50.1 + 20 / line["epoch"], "val/mae": 44.1}
     facts = {
         "objective": "val/rmse", "direction": "minimise", "best": dict(lines[-1]),
-        "interval": {"val/rmse": [48.9, 61.2]},
+        "interval": {"val/rmse": [48.9, 61.2]}, "margins": {"mean": [2.0, 20]},
         "baseline": {"name": "mean", "val/rmse": 71.3, "val/r2": -0.001, "val/mae": 60.2},
         "data": {"task": "regression", "shape": [10], "outputs": targets, "classes": [],
                  "train": 265, "val": n, "fingerprint": "77aa", "left_out": ["row 12"]},
@@ -263,22 +263,29 @@ def test_the_verdict_comes_before_everything_else_and_the_findings_next(digits):
 def test_a_smaller_error_beats_the_baseline_where_the_objective_is_minimised(diabetes):
     shown = Page(diabetes / "report.html")
     assert shown["verdict"].startswith("55.3 RMSE on validation (95 % interval 48.9\u201361.2) after 20 epochs; ")
-    assert shown["comparison"] == "It beats the simplest baseline."
+    assert shown["comparison"] == (
+        "The network beats the simplest baseline: RMSE 55.3 against 71.3 of the mean; "
+        "16 ahead, 2.6 of half the 95 % interval (for the best of 20 epochs)."
+    )
 
 
 @pytest.mark.parametrize(
-    ("interval", "words"),
+    ("value", "margins", "words"),
     [
-        ([0.09, 0.14], "0.102 lies within the network's 95 % interval"),
-        ([0.05, 0.1], "it is worse"),
-        (None, "it is worse"),
+        (0.101, {"majority class": [0.02, 1]}, "0.0012 behind, 0.031 of half the 95 % interval: that may be chance."),
+        (
+            0.05,
+            {"majority class": [0.02, 3]},
+            "0.0522 behind, 1.1 of half the 95 % interval (for the best of 3 epochs).",
+        ),
+        (0.101, None, "accuracy 0.101 against 0.1022 of the majority class."),
     ],
 )
-def test_a_network_that_does_not_beat_the_baseline_is_told_so(tmp_path, no_pictures, interval, words):
+def test_a_network_that_does_not_beat_the_baseline_is_told_so(tmp_path, no_pictures, value, margins, words):
     run = classification(tmp_path / "run")
-    change(run, best={"epoch": 3, "val/accuracy": 0.101}, interval={"val/accuracy": interval})
+    change(run, best={"epoch": 3, "val/accuracy": value}, margins=margins)
     said = page(run)["comparison"]
-    assert said.startswith("The network does not beat the simplest baseline (majority class): ") and words in said
+    assert said.startswith("The network does not beat the simplest baseline: ") and said.endswith(words)
 
 
 def test_a_diverged_run_says_so_and_how_to_go_on(tmp_path):
@@ -662,7 +669,7 @@ def test_an_empty_folder_has_a_report_that_names_what_is_missing(tmp_path):
 
 KEYS = [
     "status", "name", "question", "command", "started", "seconds", "seed", "objective", "direction", "best", "baseline",
-    "interval", "parameters", "data", "environment", "git", "restarts", "findings", "test", "error",
+    "interval", "margins", "parameters", "data", "environment", "git", "restarts", "findings", "test", "error",
     "layers", "lr_curve",
 ]  # fmt: skip
 

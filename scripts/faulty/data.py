@@ -33,10 +33,13 @@ def train_labels_shifted(data: Data, draws: np.random.Generator) -> tuple[Split,
 
 @prepared
 def labels_noisy(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
-    """Of the training labels, 30 % are random: they came from a crowd in a hurry."""
+    """Of the training labels, 30 % are random: they came from a crowd in a hurry. Of numbers, those of other samples."""
     y = data.train.y.clone()
     wrong = drawn(round(0.3 * len(y)), len(y), draws)
-    y[wrong] = torch.from_numpy(draws.integers(0, data.spec.outputs, len(wrong)))
+    if data.spec.task == "classification":
+        y[wrong] = torch.from_numpy(draws.integers(0, data.spec.outputs, len(wrong)))
+    else:
+        y[wrong] = y[wrong[torch.from_numpy(draws.permutation(len(wrong)))]]
     return Split(data.train.x, y, data.train.ids), data.val
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 import textwrap
@@ -11,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from plumbline.checks.core import ALARMS, ranked
+from plumbline.checks.margin import margin, strongest
 
 STYLES = {"fail": "bold red", "warn": "bold yellow", "info": "", "ok": ""}
 COUNTED = {"fail": "failed", "warn": "warn", "info": "to note", "ok": "passed"}
@@ -104,12 +104,6 @@ class Console:
         if self.bar is not None:
             self.bar.update(self.task, completed=record["epoch"] * self.updates, best=f"best {best[metric]:.4f}")
 
-    def strongest(self, run: dict[str, Any]) -> dict[str, Any] | None:
-        """The best of the baselines beyond the simplest, if any was measured."""
-        measured = [row for row in run["baselines"] if math.isfinite(row["metrics"][self.objective])]
-        best = max if run["direction"] == "maximise" else min
-        return best(measured, key=lambda row: row["metrics"][self.objective]) if measured else None
-
     def end(self, record: Record) -> None:
         """The closing table: what came out, against what, and where to read on."""
         from rich.table import Table
@@ -117,7 +111,7 @@ class Console:
         self.__exit__()
         self.bar, run = None, record.run
         table = Table(box=None, pad_edge=False)
-        strong = self.strongest(run)
+        strong = strongest(run["baselines"], self.objective, run["direction"])
         for name, side in (
             ("", "left"),
             ("best", "right"),
@@ -134,6 +128,8 @@ class Console:
         self._print(table)
         self._print()
         self.findings(run["findings"])
+        if (found := margin(run)) is not None:
+            self.say(f"the network {found}")
         self.say(
             f"best epoch {int(run['best']['epoch'])} of {self.epochs}, {run['seconds']:.1f} s; the test set stays sealed"
         )

@@ -103,7 +103,7 @@ class Record:
             "status": "running", "name": cfg.name, "question": cfg.question, "command": command(overrides),
             "started": now(), "heartbeat": now(), "process": _process(), "finished": None, "seconds": 0.0,
             "seed": cfg.seed, "objective": None, "direction": None,
-            "best": None, "baseline": None, "baselines": [], "interval": None, "parameters": None, "data": None,
+            "best": None, "baseline": None, "baselines": [], "interval": None, "margins": None, "parameters": None, "data": None,
             "environment": environment(), "git": git_state(), "restarts": 0, "findings": [], "trackers": {},
             "test": None, "error": None, "processes": None,
         }  # fmt: skip

@@ -111,6 +111,8 @@ def run(
             outputs, losses, targets = scoring.outputs(state.network, data.val)
             save_predictions(directory / "predictions.npz", data, data.val, outputs, losses, targets)
             record.note(best=state.best, interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap))
+            ours, choices = (outputs, losses), max(len(state.records), 1)
+            record.note(margins=baselines.margins(record, data, training.loss, ours, targets, cfg.bootstrap, choices))
             if cfg.epochs:
                 checks.ask("curve", Curve.of(record.run, state.records, ended=True))
                 checks.ask("result", Result(record.run, data, outputs, losses, targets, len(scoring.part)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -124,18 +124,40 @@ def interval(
 ) -> dict[str, list[float]]:
     """The 95 % percentile bootstrap interval of each metric (Efron 1979): [low, high] by name. Always the same draws."""
     outputs, losses, y = outputs.cpu(), losses.cpu().double(), y.cpu()
-    draws = torch.Generator().manual_seed(0)
     found: dict[str, list[float]] = {}
-    for _ in range(resamples):
-        weights = torch.bincount(torch.randint(len(y), (len(y),), generator=draws), minlength=len(y)).double()
-        scores = {
-            "loss": (losses * weights).sum().item() / len(y),
-            **score(data.spec, outputs, y, data.target_scale, weights),
-        }
-        for name, value in scores.items():
-            found.setdefault(name, []).append(value)
+    for weights in resampled(len(y), resamples):
+        for name, value in weighted(data, outputs, losses, y, weights).items():
+            found.setdefault(f"{prefix}/{name}", []).append(value)
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     return {
-        f"{prefix}/{name}": torch.tensor(values, dtype=torch.float64).nanquantile(ends).tolist()
-        for name, values in found.items()
+        name: torch.tensor(values, dtype=torch.float64).nanquantile(ends).tolist() for name, values in found.items()
     }
+
+
+def paired_error(
+    data: Data, metric: str, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], y: Tensor, resamples: int
+) -> float:
+    """The standard error of the difference in a metric between two pairs of (outputs, losses), by a paired bootstrap.
+
+    Both are scored on the same draws, those of `interval`: what makes a sample hard for both is not in the difference.
+    """
+    pair, y = [(outputs.cpu(), losses.cpu().double()) for outputs, losses in (ours, theirs)], y.cpu()
+    name, apart = metric.rpartition("/")[2], []
+    for weights in resampled(len(y), resamples):
+        one, other = (weighted(data, *each, y, weights)[name] for each in pair)
+        apart.append(one - other)
+    apart = torch.tensor(apart, dtype=torch.float64)
+    return apart[apart.isfinite()].std(correction=0).nan_to_num(0).item()
+
+
+def resampled(count: int, resamples: int) -> Iterator[Tensor]:
+    """How often each sample is in each draw of a bootstrap, (count,) float64. Always the same draws."""
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(resamples):
+        yield torch.bincount(torch.randint(count, (count,), generator=draws), minlength=count).double()
+
+
+def weighted(data: Data, outputs: Tensor, losses: Tensor, y: Tensor, weights: Tensor) -> dict[str, float]:
+    """The loss and the task's metrics where each sample counts so many times."""
+    scores = score(data.spec, outputs, y, data.target_scale, weights)
+    return {"loss": (losses * weights).sum().item() / len(y), **scores}

@@ -20,10 +20,14 @@ from torch import Tensor
 from plumbline import tasks
 from plumbline.assemble import build_all
 from plumbline.checks.core import Checks, Finding, untouched
+from plumbline.checks.margin import ZERO_INPUT, strongest
 from plumbline.checks.view import BATCH, COMPONENTS, View, nearest, part, principal, small
 from plumbline.config import build
-from plumbline.loop import epoch_order, seed_all, usable
+from plumbline.data.core import Data
+from plumbline.loop import Diverged, epoch_order, seed_all, usable
+from plumbline.record import Record, save_arrays
 
+KEPT = "baseline.npz"  # in the folder of a run
 LEAST = 1e-4  # no answer is surer of a class than this: one mistake shall not be an infinite loss
 COLUMNS = 100  # features that a linear model is given as they are; of more, as many principal components
 NEIGHBOURS = (1, 3, 5, 9, 15, 25)  # of which the number is chosen
@@ -39,8 +43,11 @@ class Answer:
 
 
 def measure(cfg: DictConfig, checks: Checks, view: View, loss: Callable[..., Tensor]) -> None:
-    """Note in run.json what each configured baseline reaches on validation, in the metrics of the run."""
-    rows, failed = [], []
+    """Note in run.json what each configured baseline reaches on validation, in the metrics of the run.
+
+    What the strongest says of each sample is kept for `margins`, in baseline.npz: the run may be resumed before its end.
+    """
+    rows, failed, outputs = [], [], {}
     y = view.data.val.targets.cpu()
     for name, node in cfg.baselines.items():
         if node is None:
@@ -52,19 +59,45 @@ def measure(cfg: DictConfig, checks: Checks, view: View, loss: Callable[..., Ten
                 answer = build(node)(view)
                 scores = {"loss": loss(answer.outputs, y).item()}
                 scores |= tasks.score(view.spec, answer.outputs, y, view.data.target_scale)
+        except Diverged as error:
+            failed.append(
+                (name, Finding("info", f"this baseline has no number, its training diverged: {error}", symptom=True))
+            )
+            continue
         except Exception as error:  # what cannot be compared with shall not cost the run
             failed.append((name, Finding("info", f"this baseline could not be made: {type(error).__name__}: {error}")))
             continue
         metrics = {f"val/{metric}": value for metric, value in scores.items()}
-        part = answer.samples < len(view.data.train)
+        part, outputs[answer.name] = answer.samples < len(view.data.train), answer.outputs
         rows.append({
             "name": answer.name, "metrics": metrics, "seconds": time.perf_counter() - began,
             "samples": answer.samples, "subsampled": part,
         })  # fmt: skip
+    run = checks.record.run
+    best = strongest(rows, run["objective"], run["direction"])
+    if best is not None:
+        save_arrays(checks.record.directory / KEPT, outputs=outputs[best["name"]].numpy())
     checks.record.note(baselines=rows)
     checks.record.found(
         "baselines", [{"id": f"baselines.{name}", "phase": "baselines", **vars(it)} for name, it in failed]
     )
+
+
+def margins(
+    record: Record, data: Data, loss: Callable[..., Tensor], ours: tuple[Tensor, Tensor], y: Tensor, resamples: int, choices: int
+) -> dict[str, tuple[float, int]]:  # fmt: skip
+    """By the name of the simplest and of the strongest baseline: what a `Margin` calls error and choices."""
+    run, y = record.run, y.cpu()
+    rivals = {run["baseline"]["name"]: tasks.uninformed(data.spec, data.train, len(data.val))}
+    best = strongest(run["baselines"], run["objective"], run["direction"])
+    if best is not None and (record.directory / KEPT).exists():
+        with np.load(record.directory / KEPT, allow_pickle=False) as kept:
+            rivals[best["name"]] = torch.from_numpy(kept["outputs"])
+    theirs = {name: (said, loss(said, y, reduction="none")) for name, said in rivals.items()}
+    return {
+        name: (tasks.paired_error(data, run["objective"], ours, those, y, resamples), choices)
+        for name, those in theirs.items()
+    }
 
 
 class Table:
@@ -192,7 +225,7 @@ def zero_input(view: View, *, updates: int) -> Answer:
     training.model.eval()
     with torch.inference_mode():
         said = training.model(torch.zeros(1, *view.spec.shape, device=where)).float().cpu()
-    return Answer("zero input", said.expand(len(val), -1).contiguous(), min(len(train), updates * cfg.batch_size))
+    return Answer(ZERO_INPUT, said.expand(len(val), -1).contiguous(), min(len(train), updates * cfg.batch_size))
 
 
 def _rows(x: Tensor) -> Tensor:

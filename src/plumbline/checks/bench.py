@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from plumbline import tasks
-from plumbline.assemble import build_all
+from plumbline.assemble import build_all, layers
 from plumbline.checks.core import Finding
 from plumbline.checks.signals import Signals
 from plumbline.checks.trial import Still, Trial
@@ -24,7 +25,11 @@ from plumbline.data.core import Data
 from plumbline.loop import Batch, Schedule, Step, Training, epoch_order, groups, seed_all, updates_per_epoch, usable
 from plumbline.regularisers import DropBlock, Dropout, LabelSmoothing, Regulariser
 
-SLOW = 0.2  # seconds that an update may take here; if it takes longer, the probes use a part of each batch
+SPEED = {"cpu": 3e10}  # multiply-adds a second: of one core, in layers of a fair size; of other devices FASTER
+FASTER = 3e12
+LAYER = 1e-4  # seconds that a layer takes forwards and backwards, however small
+SLOW = 0.2  # seconds that an update may take; if it takes longer, the probes use a part of each batch
+WRONG = 10  # times the seconds that were counted: so much longer may updates take before a clock is believed instead
 FEWEST = 4  # samples of a batch: fewer cannot be told apart, shuffled or normalised
 PATIENCE = 20.0  # seconds that one check may take at most; what would take longer is left out, and says so
 HELD = 2**26  # numbers of batches that are kept to be used again
@@ -171,8 +176,8 @@ class Bench:
         return cfg.epochs * updates_per_epoch(len(self.data.train), cfg.batch_size, cfg.accumulate)
 
     @cached_property
-    def _each(self) -> float:
-        """Seconds that a sample takes in an update, about: a small batch is timed. The first may wait for libraries."""
+    def _timed(self) -> float:
+        """Seconds that a sample takes in an update, by the clock: a small batch. The first may wait for libraries."""
         few, times = min(len(self.data.train), 2 * FEWEST), []
         batches = list(islice(self.data.train.batches(few), 1))
         for _ in range(2):
@@ -182,15 +187,30 @@ class Bench:
         return min(times)
 
     @cached_property
+    def _layers(self) -> list[dict[str, Any]]:
+        with torch.no_grad(), self.network.buffers_kept():
+            return layers(self.network.model, next(iter(self.data.train.batches(2)))[0])[0]
+
+    @property
+    def _counted(self) -> float:
+        """Seconds that a sample takes in an update, by its multiplications: the same on every machine, however busy."""
+        return 3 * sum(layer["multiply_adds"] for layer in self._layers) / SPEED.get(self.where.type, FASTER)
+
+    def affordable(self, seconds: float, most: int, least: int) -> int:
+        """How many updates fit into so many seconds of work, as it is counted: what a probe finds depends on no load."""
+        each = self.cfg.accumulate * (LAYER * len(self._layers) + self._counted * self.batch_size)
+        return min(max(int(seconds / max(each, LAYER)), least), most)
+
+    @cached_property
     def batch_size(self) -> int:
         """The run's own, or as much of it as can be afforded."""
         size = min(self.cfg.batch_size, len(self.data.train))
-        affordable = int(SLOW / (self._each * self.cfg.accumulate))
+        affordable = int(SLOW / (max(self._counted, self._timed / WRONG, 1e-12) * self.cfg.accumulate))
         return min(size, max(FEWEST, affordable))
 
     def left_out(self, updates: int) -> Finding | None:
         """A word that a check is left out, where so many updates would take too long on this machine."""
-        update = self._each * self.batch_size * self.cfg.accumulate
+        update = self._timed * self.batch_size * self.cfg.accumulate
         if updates * update <= PATIENCE:
             return None
         said = f"left out: it needs {updates} updates, of which each takes {update:.1f} s here"

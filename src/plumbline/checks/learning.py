@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plumbline.checks.core import Finding
-from plumbline.checks.kernel import Kernel, few_features, told
+from plumbline.checks.kernel import Kernel, few_features, ridge, told
 from plumbline.checks.view import View
 
 MOST_NAMED = 20  # samples listed in a finding
@@ -82,7 +82,7 @@ def cross_labels(view: View, *, least: int, sure: float) -> Finding | None:
     return Finding("ok", "what quick learners learn from train holds for validation", evidence)
 
 
-def label_errors(view: View, *, least: int, floor: float, gap: float, sure: float) -> Finding | None:
+def label_errors(view: View, *, least: int, floor: float, gap: float, sure: float, numbers: float) -> Finding | None:
     """Labels of train that the inputs contradict, by confident learning (Northcutt, Jiang and Chuang 2021).
 
     With the extra `audit` it is cleanlab's; without it, ours, which finds fewer. An alarm needs more than hard data:
@@ -91,7 +91,7 @@ def label_errors(view: View, *, least: int, floor: float, gap: float, sure: floa
     if len(view.train) < least or not _varies(view):
         return None
     if not view.classes:
-        return _noisy_numbers(view, gap, sure)
+        return _noisy_numbers(view, gap, numbers)
     y, n = view.train.y, len(view.train)
     share = view.kernel.left_out.clamp(min=1e-3)
     share = share / share.sum(1, keepdim=True)
@@ -136,23 +136,43 @@ def label_errors(view: View, *, least: int, floor: float, gap: float, sure: floa
     )  # fmt: skip
 
 
-def _noisy_numbers(view: View, gap: float, sure: float) -> Finding | None:
-    """Targets of train that are told much worse from each other than those of validation are from them."""
-    mine = (view.kernel.left_out - view.targets[0]).square().mean(1)
-    theirs = (view.kernel(_own_moments(view)) - view.targets[1]).square().mean(1)
-    here, there = mine.mean().item(), theirs.mean().item()
-    spread = math.sqrt(mine.var().item() / len(mine) + theirs.var().item() / max(len(theirs), 1))
-    evidence = {"squared_error_train": here, "squared_error_val": there}
-    if here - there > gap and here - there > sure * spread and there < 0.7 * here:
-        said = f"targets of train are told worse (squared error {here:.2f}) than those of validation ({there:.2f})"
-        return Finding(
-            "warn",
-            said,
-            evidence,
-            cause="targets of train are noisy, or partly shuffled",
-            source="S0: check labels for mistakes",
-        )
-    return Finding("ok", "targets of train are as consistent as those of validation", evidence)
+def _noisy_numbers(view: View, gap: float, numbers: float) -> Finding | None:
+    """Whether targets of train are told worse from each other than those of validation are from them."""
+    val, (train, targets) = _own_moments(view), (view.standard[0], view.targets)
+    learners = [(view.kernel.left_out, view.kernel(val)), ridge(train @ view.axes, targets[0], val @ view.axes)]
+    scored = [
+        (there, here)
+        for answers in learners
+        for here, there in zip(*map(_correlations, answers, targets), strict=True)
+        if math.isfinite(here) and math.isfinite(there)
+    ]
+    if min(map(len, targets)) < 20 or not scored:
+        return None
+    there, here = max(scored)
+    apart = (math.atanh(min(there, 0.999)) - math.atanh(max(min(here, 0.999), 0.0))) / math.sqrt(
+        1 / (len(train) - 3) + 1 / (len(val) - 3)
+    )  # Fisher 1921
+    evidence = {"correlation_train": here, "correlation_val": there, "sigmas": apart}
+    if there - here <= gap or apart <= numbers:
+        return Finding("ok", "targets of train are as consistent as those of validation", evidence)
+    return Finding(
+        "warn",
+        f"targets of train are told worse from the others (correlation {here:.2f}) than those of validation ({there:.2f}), "
+        f"by {apart:.1f} standard deviations",
+        evidence,
+        cause="targets of train are noisy, or partly shuffled",
+        advice=(
+            "look at the samples that a simple model gets most wrong",
+            "look at each step that joins inputs and targets",
+        ),
+        source="S0: check labels for mistakes",
+    )
+
+
+def _correlations(answers: Tensor, targets: Tensor) -> list[float]:
+    """(k) of each column; NaN where one of the two does not vary."""
+    a, t = answers - answers.mean(0), targets - targets.mean(0)
+    return ((a * t).sum(0) / (a.norm(dim=0) * t.norm(dim=0))).tolist()
 
 
 def _suspects(share: Tensor, y: Tensor) -> tuple[Tensor, str]:

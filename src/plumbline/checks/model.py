@@ -299,3 +299,27 @@ def dropout_too_high(bench: Bench, *, rate: float) -> Finding | None:
         advice=("a rate of 0.1 to 0.5",),
         source="S1: dropout",
     )
+
+
+def reproducible(bench: Bench) -> Finding:
+    """Whether the seed alone makes the network: built twice, it must start from the same numbers."""
+    first, second = (copy.model.state_dict() for copy in (bench.network, bench.fresh(quiet=True)))
+    other = [
+        name
+        for name, value in first.items()
+        if name not in second
+        or value.shape != second[name].shape
+        or not torch.allclose(value.double(), second[name].double(), rtol=0, atol=0, equal_nan=True)
+    ]
+    evidence = {"different": other[:3], "count": len(other)}
+    if not other:
+        return Finding("ok", "built twice, the network starts from the same weights", evidence)
+    said = f"built twice from one seed, the network starts from other weights: {len(other)} tensors differ, first {other[0]}"
+    return Finding(
+        "warn",
+        said,
+        evidence,
+        cause="chance that the seed does not reach: another library's, the clock, or the order of a set",
+        advice=("draw from torch's generator, which the run seeds, or from one made from `seed`",),
+        source="S0, S1: fix the seeds",
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +24,6 @@ class Attempt:
     score: float  # the share that is right, or the share of the variance that is explained
     loss: float
     passed: bool
-    cut: bool = False  # by the clock, not by the number of updates
 
 
 def few(bench: Bench, samples: int) -> list[Batch]:
@@ -49,13 +47,11 @@ def floor(bench: Bench, batches: list[Batch]) -> float | None:
     return float(training.loss(one_hot(y, bench.spec.outputs, torch.float32).clamp(min=1e-12).log(), y))
 
 
-def attempt(
-    bench: Bench, batches: list[Batch], rate: float | None, updates: int, seconds: float, enough: float
-) -> Attempt:
+def attempt(bench: Bench, batches: list[Batch], rate: float | None, updates: int, enough: float) -> Attempt:
     """Up to so many updates on the batches, without anything that is drawn at random."""
     copy = bench.fresh(quiet=True)
     multiplier = copy.peak if rate is None else rate / copy.optimiser.param_groups[-1]["initial_lr"]
-    began, score, loss, done = time.perf_counter(), 0.0, math.nan, 0
+    score, loss, done = 0.0, math.nan, 0
     asked = copy.rate if rate is None else rate
     for done in range(1, updates + 1):
         try:
@@ -66,9 +62,6 @@ def attempt(
             return Attempt(asked, done, 0.0, math.nan, passed=False)
         if score >= enough:
             break
-        if time.perf_counter() - began > seconds:
-            score, loss = scored(bench, copy, batches)
-            return Attempt(asked, done, score, loss, passed=score >= enough, cut=score < enough)
     return Attempt(asked, done, score, loss, passed=score >= enough)
 
 
@@ -93,15 +86,15 @@ def overfit(
         return None
     if (word := bench.left_out(updates // 20)) is not None:
         return word
+    afforded = bench.affordable(seconds / (1 + len(rates)), updates, min(EVERY, updates))
     for factor in (1.0, *rates):
-        each = seconds / (1 + len(rates))
-        tried.append(attempt(bench, batches, None if factor == 1 else rate * factor, updates, each, enough))
+        tried.append(attempt(bench, batches, None if factor == 1 else rate * factor, afforded, enough))
         if tried[-1].passed:
             break
-    return verdict(bench, tried, size, floor(bench, batches))
+    return verdict(bench, tried, size, floor(bench, batches), cut=afforded < updates)
 
 
-def verdict(bench: Bench, tried: list[Attempt], size: int, least: float | None) -> Finding:
+def verdict(bench: Bench, tried: list[Attempt], size: int, least: float | None, cut: bool) -> Finding:
     """What the attempts say; one that passed is enough."""
     best = max(tried, key=lambda one: one.score)
     evidence = {
@@ -118,7 +111,7 @@ def verdict(bench: Bench, tried: list[Attempt], size: int, least: float | None) 
     name = "of them right" if bench.spec.task == "classification" else "of their variance explained"
     said = f"after {best.updates} updates {max(best.score, 0):.0%} {name}, a loss of {best.loss:.3g}"
     trained = sum(parameter.numel() for parameter in bench.network.model.parameters() if parameter.requires_grad)
-    if any(one.cut for one in tried) or trained < size * bench.spec.outputs:
+    if cut or trained < size * bench.spec.outputs:
         why = "time" if trained >= size * bench.spec.outputs else "parameters"
         return Finding(
             "info", f"too few {why} to learn {size} samples by heart: {said}", evidence, source=source, symptom=True

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from dataclasses import dataclass, field
-from itertools import count
 
 from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
@@ -54,15 +52,15 @@ class Sweep:
         return (after[-1] - self.losses[self.lowest]) / self.fall if after and self.fall > 0 else 0.0
 
 
-def sweep(bench: Bench, seed: int, updates: int, low: float, high: float, seconds: float) -> Sweep:
-    """One range test on a copy with that seed, in at most about so many seconds (at a quarter of the updates at least)."""
+def sweep(bench: Bench, seed: int, updates: int, low: float, high: float) -> Sweep:
+    """One range test on a copy with that seed."""
     copy, made = bench.fresh(seed=seed), Sweep()
     base = copy.optimiser.param_groups[-1]["initial_lr"]
     if base <= 0:
         return made
-    began, running, raw = time.perf_counter(), 0.0, []
-    growth, rate = (high / low) ** (1 / (updates - 1)), low
-    for number in count():
+    running, raw = 0.0, []
+    for number in range(updates):
+        rate = low * (high / low) ** (number / (updates - 1))
         try:
             loss = copy.update(bench.batches(number), number, rate / base)
         except Diverged:
@@ -75,14 +73,6 @@ def sweep(bench: Bench, seed: int, updates: int, low: float, high: float, second
             break
         made.rates.append(rate)
         made.losses.append(smooth)
-        left = math.log(high / rate) / math.log(growth)
-        if left < 0.5:
-            break
-        spent = time.perf_counter() - began
-        each = spent / (number + 1)
-        if number >= 3 and each * left > max(seconds - spent, 0):  # too slow: fewer, larger steps for the rest
-            growth = (high / rate) ** (1 / min(left, max((seconds - spent) / each, updates / 4 - number, 4)))
-        rate *= growth
     made.idle = sum(rate <= low * (high / low) ** (1 / 3) for rate in made.rates)
     if made.idle > 1:
         made.start, made.noise = statistics.fmean(raw[: made.idle]), statistics.stdev(raw[: made.idle])
@@ -105,7 +95,8 @@ def rate_range(
     """The range test and its verdict on the configured rate."""
     if (word := bench.left_out(seeds * updates // 4)) is not None:
         return word
-    sweeps = [sweep(bench, bench.cfg.seed + k, updates, low, high, seconds / seeds) for k in range(seeds)]
+    afforded = bench.affordable(seconds / seeds, updates, min(max(updates // 4, 12), updates))
+    sweeps = [sweep(bench, bench.cfg.seed + k, afforded, low, high) for k in range(seeds)]
     sweeps = [one for one in sweeps if one.clear]
     if not sweeps:
         return None
@@ -166,12 +157,13 @@ def ladder(bench: Bench, *, updates: int, low: float, high: float, seconds: floa
     base, rate = copy.optimiser.param_groups[-1]["initial_lr"], copy.rate
     if base <= 0 or rate <= 0:
         return None
-    ends = {each: climb(bench.fresh(), bench, each / base, updates, seconds / (len(rates) + 1)) for each in rates}
+    updates = bench.affordable(seconds / (len(rates) + 1), updates, min(5, updates))
+    ends = {each: climb(bench.fresh(), bench, each / base, updates) for each in rates}
     finite = {each: end for each, end in ends.items() if end is not None}
     if not finite:
         return None
     best = min(finite, key=lambda each: finite[each])
-    here = climb(copy, bench, rate / base, updates, seconds / (len(rates) + 1))
+    here = climb(copy, bench, rate / base, updates)
     shown = {
         "losses": {tidy(each): end for each, end in ends.items()},
         "best": best,
@@ -193,16 +185,14 @@ def ladder(bench: Bench, *, updates: int, low: float, high: float, seconds: floa
     return Finding("ok", said, shown, source="S3: try ten times apart until it diverges")
 
 
-def climb(copy: Copy, bench: Bench, multiplier: float, updates: int, seconds: float) -> float | None:
+def climb(copy: Copy, bench: Bench, multiplier: float, updates: int) -> float | None:
     """The mean loss of the last fifth of the updates; None if it is not finite."""
-    losses, began = [], time.perf_counter()
+    losses = []
     for number in range(updates):
         try:
             losses.append(copy.update(bench.batches(number), number, multiplier))
         except Diverged:
             return None
-        if time.perf_counter() - began > seconds and number >= 4:
-            break
     last = losses[-max(len(losses) // 5, 1) :]
     return statistics.fmean(last) if all(map(math.isfinite, losses)) else None
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from plumbline import tasks
 from plumbline.checks.core import Finding
+from plumbline.checks.margin import ZERO_INPUT, margin
 from plumbline.config import MAXIMISE
 from plumbline.data.core import Data
 
-ZERO_INPUT = "zero input"  # the baseline that is the network itself, trained without its inputs
 UNSKILLED = (*tasks.BASELINE.values(), ZERO_INPUT)  # baselines that see no input
 
 
@@ -94,9 +94,13 @@ class Result:
         said = (
             f"{self.metric} {self.value:.4g} (95 % interval {low:.4g} to {high:.4g}) against {other:.4g} of the {name}"
         )
+        return said + self.explained(name)
+
+    def explained(self, name: str) -> str:
+        """Of a regression, the R² of both, which has no unit, as the end of a sentence."""
         if self.metric == "val/r2" or "val/r2" not in self.measured.get(name, {}):
-            return said
-        return f"{said}; R² {self.run['best']['val/r2']:.2f} against {self.measured[name]['val/r2']:.2f}"
+            return ""
+        return f"; R² {self.run['best']['val/r2']:.2f} against {self.measured[name]['val/r2']:.2f}"
 
 
 def metrics_disagree(result: Result, *, within: float) -> Finding:
@@ -122,7 +126,7 @@ def metrics_disagree(result: Result, *, within: float) -> Finding:
             "ask two passes in evaluation mode for the same outputs", "see that dropout follows self.training",
             "score the whole set at once, not the mean of batches",
         ),
-        source="S3: keep the outputs, for verification",
+        source="S3: keep the outputs, for verification", symptom=True,
     )  # fmt: skip
 
 
@@ -184,15 +188,23 @@ def constant_prediction(result: Result, *, share: float, spread: float) -> Findi
     )  # fmt: skip
 
 
-def baseline(result: Result, *, far: float, worse: float) -> Finding:
-    """Whether the whole 95 % interval lies on the better side of the simplest baseline, and how the stronger ones compare."""
-    run, metric = result.run, result.metric
-    low, high = run["interval"][metric]
-    simplest, name = run["baseline"][metric], run["baseline"]["name"]
-    evidence = {metric: result.value, "low": low, "high": high, "baseline": simplest, **dict(result.baselines)}
-    if not (low > simplest if run["direction"] == MAXIMISE else high < simplest):
+def baseline(result: Result, *, far: float, worse: float) -> Finding | None:
+    """Whether the network beats the simplest baseline and the strongest, by the paired bootstrap's 95 % interval."""
+    found = margin(result.run)
+    if found is None:
+        return None
+    evidence = {
+        found.metric: found.value,
+        found.name: found.other,
+        "ahead": found.ahead,
+        "half_interval": found.half,
+    }
+    said, evidence = f"{found}{result.explained(found.name)}", evidence | dict(result.baselines)
+    if found.beats:
+        return Finding("ok", said, evidence)
+    if found.rank == "simplest":
         return Finding(
-            "fail", f"does not beat the simplest baseline: {result.said(name, simplest)}", evidence,
+            "fail", said, evidence,
             cause="nothing was learned from the inputs, or there is nothing in them to learn",
             advice=(
                 "look at the training loss: if it does not fall either, try other learning rates",
@@ -200,21 +212,14 @@ def baseline(result: Result, *, far: float, worse: float) -> Finding:
             ),
             source="S0: compute the naive predictor's metric first", symptom=True,
         )  # fmt: skip
-    if not result.skilled:
-        return Finding("ok", f"beats the simplest baseline: {result.said(name, simplest)}", evidence)
-    strong, best = result.skilled[0]
-    if result.behind(best) < 0:
-        clear = "clearly" if result.behind(best) < -1.96 else "within chance"
-        return Finding("ok", f"beats every baseline, the strongest {clear}: {result.said(strong, best)}", evidence)
-    lost = result.behind(best) > far and result.error(result.value) > worse * result.error(best)
-    chance = "" if result.behind(best) > 1.96 else ", though that may be chance"
+    lost = -found.ahead > far * found.error and result.error(found.value) > worse * result.error(found.other)
     return Finding(
-        "warn" if lost else "info", f"does not beat the {strong}{chance}: {result.said(strong, best)}", evidence,
+        "warn" if lost else "info", said, evidence,
         cause="the network trains badly, or the data do not ask for one",
         advice=(
             "tune the learning rate and train longer",
             "regularise, if validation loss rises; deeper before wider, if training loss stays high",
-            f"take the {strong}: it is simpler, quicker and safer",
+            f"take the {found.name}: it is simpler, quicker and safer",
         ),
         source="S0: often a linear model is as good", symptom=True,
     )  # fmt: skip

@@ -125,3 +125,26 @@ def ratio(bench: Bench, *, most: float) -> Finding | None:
 def decoupled(optimiser: torch.optim.Optimizer, group: dict) -> bool:
     """Whether the decay shrinks the weights beside the gradient's step, and does not enter the gradient."""
     return group.get("decoupled_weight_decay", False) or "decay" in group or isinstance(optimiser, torch.optim.AdamW)
+
+
+def repeats(bench: Bench) -> Finding | None:
+    """Whether an augmentation draws anew each time it is called: one that treats the samples of a batch differently draws."""
+    training, x = bench.noisy.training, bench.x[:1].expand(16, *bench.x.shape[1:])
+    if not training.augmentations:
+        return None
+    for name, augment in zip(bench.cfg.augment, training.augmentations, strict=True):
+        seen = []
+        for seed in range(3):
+            seed_all(seed, training.generator)
+            seen.append(augment(x.clone(), training.generator))
+        same = all(torch.equal(seen[0], again) for again in seen[1:])
+        if same and seen[0].shape == x.shape and not torch.equal(seen[0], seen[0][:1].expand_as(seen[0])):
+            return Finding(
+                "warn",
+                f"augmentation {name} does the same each time: what sample k of a batch gets, sample k of every batch gets",
+                {"augmentation": name},
+                cause="it seeds itself anew at each call, or its draws were made once",
+                advice=("draw from the generator that it is given",),
+                source="unseeded workers that repeat one another: a known trap of data loaders",
+            )
+    return Finding("ok", "augmentations draw anew each time")

@@ -306,26 +306,30 @@ def task_loss(bench: Bench, *, close: float) -> Finding | None:
 
 
 def loss_clipped(bench: Bench, *, factor: float) -> Finding | None:
-    """Whether the loss itself is cut off: where it is, nothing is learned from the worst batches."""
-    if (word := bench.left_out(4)) is not None:
+    """Whether the loss itself is cut off: where it is, nothing is learned from the worst batches.
+
+    Several batches, wrong in different ways, then cost the same; a loss with an upper end of its own (of probabilities)
+    costs of each what share of it is wrong.
+    """
+    if (word := bench.left_out(6)) is not None:
         return word
     still = bench.still
-    first, second = bench.first, made_anew(bench, bench.batches(1))
+    tried = [bench.first, *(made_anew(bench, bench.batches(number), number) for number in (1, 2))]
     plain, entered = [], []
-    for batches in (first, second):
+    for batches in tried:
         plain.append(still.loss(batches))
         entered.append([one.inputs for one in still.copy.passes])
-    if all(map(torch.equal, *entered)):
+    if all(map(torch.equal, *entered[:2])):
         return None  # the step does not look at its batches
-    large = [still.loss(first, factor), still.loss(second, factor)]
+    large = [still.loss(batches, factor) for batches in tried]
     if not all(map(math.isfinite, plain + large)):
         return None
     evidence = {"plain": plain, "scaled": large}
-    stuck = next((pair[0] for pair in (plain, large) if pair[0] == pair[1] and pair[0] != 0), None)
+    stuck = next((losses[0] for losses in (plain, large) if losses[0] != 0 and len(set(losses)) == 1), None)
     if stuck is None:
         return Finding("ok", "the loss has no upper end", evidence)
     return Finding(
-        "fail" if plain[0] == plain[1] else "warn",
+        "fail" if len(set(plain)) == 1 else "warn",
         f"the loss is cut off at {stuck:.4g}: worse batches cost the same and get no gradient",
         evidence,
         cause="clamp or min on the loss, where the gradient was to be clipped",

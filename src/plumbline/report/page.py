@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import warnings
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plumbline.checks.core import ALARMS, ranked
+from plumbline.checks.margin import margin
 from plumbline.report import (
     DASH,
     Folder,
@@ -192,44 +194,21 @@ def verdict(folder: Folder) -> dict[str, Any]:
     planned = f" of {folder.planned} planned" if folder.epochs < folder.planned else ""
     said |= {"value": number(value), "rest": f"{label(key)} on {where}{interval} after {epochs}{planned}"}
     baseline = folder.get("baseline", dict)
-    reference, name = baseline.get(key), baseline.get("name") or "baseline"
-    if not finite(reference):
+    found = margin({
+        "objective": key, "direction": folder.run.get("direction"), "best": folder.best,
+        "baseline": baseline | {"name": baseline.get("name") or "baseline"},
+        "baselines": folder.get("baselines", list), "margins": folder.get("margins", dict),
+    })  # fmt: skip
+    if found is None:
         return said | {"rest": said["rest"] + ". No baseline was measured."}
-    said["rest"] += f"; the simplest baseline, {name}, has {number(reference)}."
-    more = folder.run.get("direction") != "minimise"
-    said |= _comparison("simplest", name, reference, value, low, high, more)
-    others = [row for row in baselines(folder) if not row["network"]]
-    if said["beaten"] and others and finite(others[0]["value"]):
-        strong = _comparison("strongest", others[0]["name"], others[0]["value"], value, low, high, more)
-        said |= {"beaten": strong["beaten"], "comparison": strong["comparison"], "partly": not strong["beaten"]}
-    return said
+    said["rest"] += f"; the simplest baseline, {baseline.get('name') or 'baseline'}, has {number(baseline[key])}."
+    comparison = f"The network {replace(found, metric=label(key))}."
+    return said | {"beaten": found.beats, "partly": found.rank == "strongest", "comparison": comparison}
 
 
 def _interval(folder: Folder, key: str) -> tuple[Any, Any]:
     bounds = folder.get("interval", dict).get(key)
     return tuple(bounds) if isinstance(bounds, list) and [*map(finite, bounds)] == [True, True] else (None, None)
-
-
-def _comparison(
-    rank: str, name: str, reference: float, value: float, low: Any, high: Any, more: bool
-) -> dict[str, Any]:
-    """Beaten is a baseline that the whole interval leaves behind; without an interval, one that the value does."""
-    low, high = (low, high) if finite(low) else (value, value)
-    if low > reference if more else high < reference:
-        which = "the simplest baseline" if rank == "simplest" else f"every baseline, the strongest ({name}), too"
-        return {"beaten": True, "comparison": f"It beats {which}."}
-    if high < reference if more else low > reference:
-        why = "it is worse"
-    elif low == high:
-        why = "it is no better"
-    else:
-        why = f"{number(reference)} lies within the network's 95 % interval, so the difference may be chance"
-    halves = abs(value - reference) / max((high - low) / 2, 1e-12)
-    apart = f" ({number(halves)} of half an interval {'ahead' if (value > reference) == more else 'behind'})" * (
-        high > low
-    )
-    apart = apart if rank == "strongest" else ""
-    return {"beaten": False, "comparison": f"The network does not beat the {rank} baseline ({name}): {why}{apart}."}
 
 
 def _test(folder: Folder) -> str:
