@@ -46,7 +46,7 @@ def result(directory: Path) -> dict[str, object]:
     predictions = np.load(directory / "predictions.npz")
     return {
         "model": [value.tobytes() for value in map(numpy_of, last["model"].values())],
-        "average": [value.tobytes() for value in map(numpy_of, last["ema"].values())],
+        "average": [value.tobytes() for value in map(numpy_of, (last["ema"] or {}).values())],
         "optimiser": [value.numpy().tobytes() for slot in last["optimiser"]["state"].values() for value in slot.values()],
         "best": [value.tobytes() for value in map(numpy_of, best["model"].values())],
         "metrics": [{key: value for key, value in record.items() if key not in timing} for record in records],

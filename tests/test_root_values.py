@@ -29,7 +29,7 @@ SHOWS: dict[str, tuple[Any, Any]] = {  # values that a whole run shows: another 
 PROVEN = {
     "device": "test_mistakes.py::test_a_device_that_is_not_there_is_said_with_those_that_are",
     "channels_last": "test_run.py::test_channels_last_changes_the_layout_and_not_the_result",
-    "shard": "test_distributed.py::test_each_process_holds_its_part_of_weights_and_moments_and_what_was_gathered_is_taken_up_again",
+    "shard": "test_distributed.py::test_each_process_holds_its_part_of_weights_and_moments_and_takes_up_what_was_gathered",
     "resume": "test_resume.py::test_a_killed_run_goes_on_to_the_same_bits",
     "allow": "test_config.py::test_a_users_code_is_refused_and_not_imported_until_its_package_is_allowed",
     "name": "test_root_values.py::test_name_and_outputs_are_in_the_folder_of_a_run",
