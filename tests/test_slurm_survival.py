@@ -15,6 +15,8 @@ from test_resume import result
 
 from plumbline.record import read_run
 
+pytestmark = pytest.mark.xdist_group("slurm")
+
 EPOCHS = 160
 LONG = (f"epochs={EPOCHS}", "checks=off", "regulariser=[dropout]", "ema=0.9", "save_minutes=0.01")
 
@@ -136,6 +138,7 @@ def test_a_limit_shorter_than_the_run_costs_nothing_but_waiting(here: Here, tmp_
     assert {**result(short / "run"), "average": 0} == {**result(long / "run"), "average": 0}
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_is_gone_stays_gone_and_its_run_is_stopped_and_can_go_on(here: Here, tmp_path: Path) -> None:
     job = here.train(tmp_path, *LONG)
     until(lambda: trained(tmp_path, 5), "epoch 5")
@@ -151,6 +154,7 @@ def test_a_cancelled_job_is_gone_stays_gone_and_its_run_is_stopped_and_can_go_on
     assert (run["status"], run["restarts"]) == ("finished", 1), log(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_edited_after_submission_changes_nothing_in_the_queued_job(here: Here, tmp_path: Path) -> None:
     import shutil
 
@@ -204,6 +208,7 @@ def test_a_run_that_waits_or_runs_is_not_submitted_twice(here: Here, tmp_path: P
     here.gone(job)
 
 
+@pytest.mark.slow
 def test_it_is_submitted_from_inside_an_allocation_too(here: Here, tmp_path: Path) -> None:
     import sys
 
