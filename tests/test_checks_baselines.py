@@ -140,7 +140,7 @@ def test_no_data_set_breaks_a_baseline(name: str) -> None:
 
 
 def test_a_network_that_does_not_beat_ridge_is_told_so_everywhere(run, capsys) -> None:
-    _, folder = run("data=diabetes", "epochs=20")
+    _, folder = run("data=diabetes", "epochs=20", "report=true")
     found = noted(folder)
     ridge = next(item for item in found["baselines"] if item["name"] == "ridge regression")
     assert ridge["metrics"]["val/r2"] == pytest.approx(0.564, abs=0.01)  # of this split; 0.49 on average

@@ -286,7 +286,9 @@ def test_while_it_trains_only_what_is_unambiguous_is_said() -> None:
 
 
 def test_a_diverged_run_has_its_finding_in_the_record(run) -> None:
-    status, folder = run("data.subset=200", "epochs=3", "optimiser=sgd", "optimiser.lr=1e6", "checks.mute=[init]")
+    status, folder = run(
+        "data.subset=200", "epochs=3", "optimiser=sgd", "optimiser.lr=1e6", "checks.mute=[init,lr,overfit,step]"
+    )
     said = {item["id"]: item for item in noted(folder)["findings"]}
     assert status == exits.DIVERGED
     assert said["curve.nonfinite"]["severity"] == "fail"
@@ -295,7 +297,7 @@ def test_a_diverged_run_has_its_finding_in_the_record(run) -> None:
 
 def test_a_curve_that_diverges_ends_the_run_that_was_asked_to_stop(run) -> None:
     words = ["data=diabetes", "epochs=30", "optimiser=sgd", "optimiser.lr=0.12", "optimiser.momentum=0.99", "schedule=constant",
-             "checks.curve.diverging.times=0.5", "checks.mute=[data,init]"]  # fmt: skip
+             "checks.curve.diverging.times=0.5", "checks.mute=[data,init,step,lr,overfit]"]  # fmt: skip
     status, folder = run(*words, "checks.stop_on=fail", folder="stopped")
     found = noted(folder)
     assert (status, found["status"]) == (exits.CHECK_FAILED, "failed")
@@ -306,7 +308,9 @@ def test_a_curve_that_diverges_ends_the_run_that_was_asked_to_stop(run) -> None:
 
 def test_honest_small_runs_raise_no_alarm(run) -> None:
     for words in (["data=iris"], ["data=wine", "epochs=40"], ["optimiser=sgd", "optimiser.lr=0.1"]):
-        _, folder = run(*words, "checks.mute=[data,init]", folder=words[0] + str(len(words)))
+        _, folder = run(
+            *words, "checks.mute=[data,init,step,lr,overfit,augment,reg]", folder=words[0] + str(len(words))
+        )
         assert [item["message"] for item in noted(folder)["findings"] if item["severity"] in ALARMS] == []
 
 

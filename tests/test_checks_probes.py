@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -139,7 +140,15 @@ FAULTS: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [  # the headline, t
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "words", "parts"), FAULTS)
+def first_of_each(rows: list[tuple]) -> Iterator[Any]:
+    """The rows, of which the second with a name and those after it wait for --slow."""
+    seen: set[str] = set()
+    for row in rows:
+        yield pytest.param(*row, marks=[pytest.mark.slow] if row[0] in seen else [])
+        seen.add(row[0])
+
+
+@pytest.mark.parametrize(("name", "words", "parts"), first_of_each(FAULTS))
 def test_a_fault_is_named_in_the_headline(name: str, words: tuple[str, ...], parts: dict[str, Any]) -> None:
     found = alarms(bench(*words, **parts))
     assert [item["id"] for item in found][:1] == [name], [(item["id"], item["message"]) for item in found]
@@ -243,7 +252,10 @@ HONEST: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "parts"), HONEST)
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [pytest.param(*row, marks=[pytest.mark.slow] if place % 2 else []) for place, row in enumerate(HONEST)],
+)
 def test_an_honest_program_is_left_in_peace(words: tuple[str, ...], parts: dict[str, Any]) -> None:
     assert [(item["id"], item["message"]) for item in alarms(bench(*words, **parts))] == []
 

@@ -97,7 +97,9 @@ def test_a_mistake_is_a_configuration_that_is_accepted_and_differs_from_the_clea
     assert cfg != program(base)
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize(
+    "base", [pytest.param(base, marks=[pytest.mark.slow] * (len(HONEST[base]) > 5)) for base in BASES]
+)
 def test_every_honest_program_is_accepted(base: str) -> None:
     for changes in HONEST[base].values():
         check_config(program(base, *changes))
@@ -343,12 +345,11 @@ def test_false_alarms_are_shown_with_their_program() -> None:
 
 
 def test_a_fault_is_run_and_its_finding_counted() -> None:
-    command = [sys.executable, str(SCRIPTS / "faults.py"), "--fault", "X36", "X18", "--base", "R", "--seeds", "1"]
+    command = [sys.executable, str(SCRIPTS / "faults.py"), "--fault", "X36", "--base", "R", "--seeds", "1"]
     variables = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([*command, "--checks", "quick", "--json"], env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    standard, missing = json.loads(done.stdout)
-    assert (standard["fault"], standard["ending"]) == ("X18", "finished")
+    (missing,) = json.loads(done.stdout)
     assert (missing["fault"], missing["ending"]) == ("X36", "diverged")
     headline = missing["alarms"][0]
     assert (headline["id"], headline["phase"]) == ("data.nonfinite", "audit")

@@ -21,7 +21,7 @@ WORDS = {
     "W": ["data=own_wine", "model=mlp", "model.hidden=[16]", "model.activation=tanh", "optimiser=sgd", "optimiser.lr=0.1",
           "epochs=20", "batch_size=16"],
     "N": ["data=own_fashion_mnist", "data.subset=1000", "data.download=false", "model=resnet", "model.channels=[8,16]",
-          "model.blocks=1", "epochs=3"],
+          "model.blocks=1", "batch_size=16", "epochs=3"],
     "T": ["data=csv", "data.file=../tables/clean.csv", "data.target=diagnosis", "model=mlp", "model.hidden=[32]", "epochs=15",
           "batch_size=32"],
     "P": ["data=image_folder", "data.root=../pictures/clean", "data.size=8", "data.channels=1", "data.workers=0", "model=cnn",
@@ -73,7 +73,8 @@ HONEST = {  # base -> name -> words
         "flipped": ["augment=[flip]"],
         "cutmix": ["regulariser=[cutmix]", "epochs=6"],
         "mlp": ["model=mlp"],
-        "resnet": ["model=resnet", "model.channels=[8,16]", "model.blocks=1", "data.subset=1500", "regulariser=[]"],
+        "resnet": ["model=resnet", "model.channels=[8,16]", "model.blocks=1", "data.subset=1500", "batch_size=32",
+                   "regulariser=[]"],
     },
     "R": {
         "as it is": [],

@@ -19,6 +19,8 @@ METRICS = {  # task -> metric -> the better direction; the first after the loss 
 
 BASELINE = {"classification": "majority class", "regression": "mean of train"}
 
+ENOUGH = 200  # draws for a standard error: more change the second digit
+
 
 def objective(spec: Spec, name: str, direction: str) -> tuple[str, str]:
     """(metric, direction) with `auto` resolved: val/accuracy for classes, val/rmse for numbers."""
@@ -140,10 +142,15 @@ def paired_error(
     """The standard error of the difference in a metric between two pairs of (outputs, losses), by a paired bootstrap.
 
     Both are scored on the same draws, those of `interval`: what makes a sample hard for both is not in the difference.
+    Of a mean over samples, such as accuracy, it is what infinitely many draws would give, without any.
     """
     pair, y = [(outputs.cpu(), losses.cpu().double()) for outputs, losses in (ours, theirs)], y.cpu()
-    name, apart = metric.rpartition("/")[2], []
-    for weights in resampled(len(y), resamples):
+    name = metric.rpartition("/")[2]
+    if name in ("loss", "accuracy"):
+        one, other = ((outputs.argmax(1) == y).double() if name == "accuracy" else losses for outputs, losses in pair)
+        return ((one - other).std(correction=0).nan_to_num(0) / len(y) ** 0.5).item()
+    apart = []
+    for weights in resampled(len(y), min(resamples, ENOUGH)):
         one, other = (weighted(data, *each, y, weights)[name] for each in pair)
         apart.append(one - other)
     apart = torch.tensor(apart, dtype=torch.float64)
