@@ -67,7 +67,7 @@ def test_five_networks_together_have_a_lower_loss_than_each(experiment) -> None:
 @pytest.mark.slow
 def test_moved_copies_of_a_picture_make_its_answer_better(experiment) -> None:
     found = asked(experiment("looking_twice", folder="run"), tta=8)["loss"]  # experiment=looking_twice
-    assert found["alone"]["value"] - found["together"]["value"] > 0.005
+    assert 0.003 < found["alone"]["value"] - found["together"]["value"] < 0.02
 
 
 @pytest.mark.slow
