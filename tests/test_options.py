@@ -68,6 +68,7 @@ CHANGES: dict[str, Any] = {
     "model/mlp/hidden": [16], "model/*/activation": "tanh", "model/*/norm": "layer",
     "model/cnn/channels": [4], "model/cnn/kernel": 3, "model/cnn/hidden": [8],
     "model/resnet/channels": [4], "model/resnet/blocks": 2, "model/resnet/preactivation": True,
+    "model/residual_mlp/width": 8, "model/residual_mlp/blocks": 1,
     "model/torchvision/name": "squeezenet1_0", "model/torchvision/resize": 40,
     "model/torchvision/weights": Proven("test_zoo.py::test_loaded_layers_are_marked_and_the_new_head_is_not"),
     "loss/huber/delta": 0.1,

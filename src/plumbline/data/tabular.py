@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
+import numpy as np
+
+from plumbline.contract import require
 from plumbline.data.core import Data, Spec
 from plumbline.data.memory import Arrays, in_memory
 from plumbline.data.splits import DataOptions, check_options
@@ -26,6 +29,13 @@ def digits(**options: Unpack[DataOptions]) -> Data:
     """1,797 handwritten digits, 8 by 8 grey values from 0 to 1 (Alpaydin and Kaynak 1998)."""
     spec = Spec("classification", (1, 8, 8), 10, tuple("0123456789"))
     return _bundled(spec, "load_digits", options, largest=16)
+
+
+def digits_permuted(*, order: int, **options: Unpack[DataOptions]) -> Data:
+    """`digits` with the pixels of every image in the order that `order` draws: what was near is near no more."""
+    require("data.order", order, order >= 0, "at least 0")
+    spec = Spec("classification", (1, 8, 8), 10, tuple("0123456789"))
+    return _bundled(spec, "load_digits", options, largest=16, order=np.random.default_rng(order).permutation(64))
 
 
 def breast_cancer(**options: Unpack[DataOptions]) -> Data:
@@ -53,7 +63,9 @@ def diabetes(*, standardise_target: bool, **options: Unpack[DataOptions]) -> Dat
     return _bundled(spec, "load_diabetes", options, standardise_target=standardise_target, scaled=False)
 
 
-def _bundled(spec: Spec, loader: str, options: Mapping[str, Any], *, largest: int = 1, **how: Any) -> Data:
+def _bundled(
+    spec: Spec, loader: str, options: Mapping[str, Any], *, largest: int = 1, order: Any = slice(None), **how: Any
+) -> Data:
     check_options(options, groups=False, marks=False)
     standardise_target = how.pop("standardise_target", False)
 
@@ -61,6 +73,6 @@ def _bundled(spec: Spec, loader: str, options: Mapping[str, Any], *, largest: in
         from sklearn import datasets  # 0.7 s: not before it is needed
 
         x, y = getattr(datasets, loader)(return_X_y=True, **how)
-        return Arrays((x / largest).reshape(-1, *spec.shape), y)
+        return Arrays((x / largest)[:, order].reshape(-1, *spec.shape), y)
 
     return in_memory(spec, load, standardise_target=standardise_target, **options)

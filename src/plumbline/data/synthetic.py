@@ -1,0 +1,145 @@
+"""Data sets that are drawn, not collected: what is to be found in them is known, so a result can be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Unpack
+
+import numpy as np
+
+from plumbline.config import ConfigError, nearest
+from plumbline.contract import require
+from plumbline.data.core import Data, Spec
+from plumbline.data.memory import Arrays, in_memory
+from plumbline.data.splits import DataOptions, check_options
+
+Figure = Literal["circle", "xor", "gauss", "spiral"]
+
+FEATURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "x": lambda x, y: x,
+    "y": lambda x, y: y,
+    "x2": lambda x, y: x * x,
+    "y2": lambda x, y: y * y,
+    "xy": lambda x, y: x * y,
+    "sin_x": lambda x, y: np.sin(x),
+    "sin_y": lambda x, y: np.sin(y),
+}
+
+
+def playground(
+    *, figure: Figure, samples: int, noise: float, features: list[str], draw: int, **options: Unpack[DataOptions]
+) -> Data:
+    """Points of a plane, about 10 wide, in two classes of equal size (Smilkov et al. 2017, the TensorFlow Playground).
+
+    noise, 0 to 1: as there, it moves the points that are labelled, or widens the clouds of gauss.
+    """
+    _check(options, samples, draw)
+    require("data.noise", noise, 0 <= noise <= 1, "in [0, 1]")
+    for name in features:
+        if name not in FEATURES:
+            accepted = ", ".join(FEATURES)
+            raise ConfigError(
+                f"data.features: no such feature as {name!r}{nearest(name, FEATURES)}; accepted: {accepted}"
+            )
+    if not features or len(set(features)) < len(features):
+        raise ConfigError(
+            f"data.features={features}: name at least one, and each once; accepted: {', '.join(FEATURES)}"
+        )
+
+    def load() -> Arrays:
+        generator = np.random.default_rng(draw)
+        label = np.arange(samples) % 2
+        points = _figures[figure](generator, label, noise)  # (samples, 2)
+        return Arrays(np.stack([FEATURES[name](*points.T) for name in features], 1), label)
+
+    spec = Spec("classification", (len(features),), 2, ("outside", "inside") if figure == "circle" else ("a", "b"),
+                tuple(features))  # fmt: skip
+    return in_memory(spec, load, **options)
+
+
+def _circle(generator: np.random.Generator, label: np.ndarray, noise: float) -> np.ndarray:
+    radius = np.where(label == 1, generator.uniform(0, 2.5, len(label)), generator.uniform(3.5, 5, len(label)))
+    angle = generator.uniform(0, 2 * np.pi, len(label))
+    points = radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
+    return points + noise * generator.uniform(-5, 5, points.shape)
+
+
+def _xor(generator: np.random.Generator, label: np.ndarray, noise: float) -> np.ndarray:
+    size = generator.uniform(0.3, 5.3, (len(label), 2))  # a gap of 0.6 along the axes
+    first = generator.choice([-1, 1], len(label))
+    points = size * np.stack([first, first * np.where(label == 1, 1, -1)], 1)
+    return points + noise * generator.uniform(-5, 5, points.shape)
+
+
+def _gauss(generator: np.random.Generator, label: np.ndarray, noise: float) -> np.ndarray:
+    variance = 0.5 + 7 * noise  # 0.5 to 4 where the Playground's slider ends, at 0.5
+    return np.where(label == 1, 2, -2)[:, None] + np.sqrt(variance) * generator.normal(size=(len(label), 2))
+
+
+def _spiral(generator: np.random.Generator, label: np.ndarray, noise: float) -> np.ndarray:
+    along = (np.arange(len(label)) // 2) / max(len(label) // 2, 1)  # 0 to 1, each arm alike
+    angle = 1.75 * 2 * np.pi * along + np.pi * label
+    points = 5 * along[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
+    return points + noise * generator.uniform(-1, 1, points.shape)
+
+
+_figures: dict[str, Callable[[np.random.Generator, np.ndarray, float], np.ndarray]] = {
+    "circle": _circle, "xor": _xor, "gauss": _gauss, "spiral": _spiral,
+}  # fmt: skip
+
+
+def toy_regression(
+    *,
+    variant: Literal["fixed", "as_published"],
+    samples: int,
+    features: int,
+    draw: int,
+    standardise_target: bool,
+    **options: Unpack[DataOptions],
+) -> Data:
+    """y = s + s², where s is a tenth of the sum of the first half of the features, which are normal.
+
+    as_published: as a well-known notebook has it, which sums over the samples, too, so that all have one target.
+    """
+    _check(options, samples, draw)
+    require("data.features", features, features >= 2, "at least 2")
+
+    def load() -> Arrays:
+        x = np.random.default_rng(draw).normal(size=(samples, features))
+        half = x[:, : features // 2]
+        total = half.sum(1) / 10 if variant == "fixed" else np.full(samples, half.sum() / 10)
+        return Arrays(x, total**2 + total)
+
+    return in_memory(Spec("regression", (features,), 1), load, standardise_target=standardise_target, **options)
+
+
+def gene_expression(
+    *, samples: int, genes: int, informative: int, effect: float, draw: int, **options: Unpack[DataOptions]
+) -> Data:
+    """Two classes that differ in a few of very many genes: many more inputs than samples.
+
+    Genes vary together in pathways of 50. Half of the `informative` ones are raised by `effect` standard deviations
+    in the patients, half lowered.
+    """
+    _check(options, samples, draw)
+    require("data.genes", genes, genes >= 2, "at least 2")
+    require("data.informative", informative, 0 <= informative <= genes, f"in [0, {genes}], the number of genes")
+
+    def load() -> Arrays:
+        generator = np.random.default_rng(draw)
+        label = np.arange(samples) % 2
+        x = generator.normal(size=(samples, genes))
+        pathway = generator.normal(size=(samples, -(-genes // 50)))
+        x = 0.9 * x + 0.44 * pathway[:, np.arange(genes) // 50]  # variance 1, correlation 0.19 in a pathway
+        chosen = generator.choice(genes, informative, replace=False)
+        x[:, chosen] += effect * (label[:, None] - 0.5) * np.where(np.arange(informative) % 2, 1, -1)
+        return Arrays(x, label)
+
+    return in_memory(Spec("classification", (genes,), 2, ("healthy", "patient")), load, **options)
+
+
+def _check(options: object, samples: int, draw: int) -> None:
+    """Raise ConfigError on what no drawn data set can be."""
+    check_options(options, groups=False, marks=False)  # type: ignore[arg-type]
+    require("data.samples", samples, samples >= 10, "at least 10")
+    require("data.draw", draw, draw >= 0, "at least 0")

@@ -1,0 +1,81 @@
+"""The experiments on data, models and regularisers give the numbers in their headers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+from conftest import composed, noted, records
+
+from plumbline.config import build
+
+# experiment and overrides -> metric of the last epoch -> from, to
+NUMBERS: list[tuple[str, dict[str, tuple[float, float]]]] = [
+    ("experiment=circle", {"val/loss": (0.03, 0.12), "val/accuracy": (1.0, 1.0)}),
+    ("experiment=deep_sigmoid", {"val/loss": (0.66, 0.71)}),
+    ("experiment=residual", {"val/loss": (0.04, 0.2)}),
+    ("experiment=spiral", {"train/loss": (0.4, 0.58), "val/loss": (0.85, 1.2)}),
+    ("experiment=spiral regulariser=[l2] regulariser.l2.kernel=0.001", {"val/loss": (0.65, 0.75)}),
+    ("experiment=toy_regression", {"val/loss": (0.2, 0.45)}),
+    ("experiment=toy_regression optimiser.lr=1", {"val/loss": (20, 1000)}),
+    ("experiment=toy_regression optimiser.lr=0.001", {"val/loss": (1.0, 1.15), "val/r2": (-0.02, 0.02)}),
+    ("experiment=gene_expression", {"train/accuracy": (1.0, 1.0), "val/accuracy": (0.55, 0.67)}),
+    ("experiment=gene_expression model.activation=relu", {"train/accuracy": (1.0, 1.0), "val/accuracy": (0.55, 0.67)}),
+    ("experiment=diabetes", {"val/r2": (0.54, 0.62)}),
+    ("experiment=permuted", {"val/accuracy": (0.88, 0.96)}),
+    ("experiment=permuted data=digits", {"val/accuracy": (0.97, 1.0)}),
+]
+SLOW: list[tuple[str, dict[str, tuple[float, float]]]] = []
+
+
+@pytest.fixture
+def ended(run, monkeypatch: pytest.MonkeyPatch):
+    """`ended(words)` runs an experiment without its page; returns (exit status, the run's folder)."""
+    monkeypatch.setattr("plumbline.run.write_report", lambda directory: None)
+    monkeypatch.setattr("plumbline.run.figures", lambda directory: {})
+    return lambda words: run(*words.split(), folder="run")
+
+
+def outside(last: dict[str, Any], expected: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """The metrics that are not where they should be."""
+    return {name: last[name] for name, (low, high) in expected.items() if not low <= last[name] <= high}
+
+
+@pytest.mark.parametrize(("words", "expected"), NUMBERS, ids=[words for words, _ in NUMBERS])
+def test_an_experiment_gives_its_numbers(words: str, expected: dict, ended) -> None:
+    status, folder = ended(words)
+    assert status == 0
+    assert outside(records(folder)[-1], expected) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "expected"), SLOW, ids=[words for words, _ in SLOW])
+def test_a_long_experiment_gives_its_numbers(words: str, expected: dict, ended) -> None:
+    status, folder = ended(words)
+    assert status == 0
+    assert outside(records(folder)[-1], expected) == {}
+
+
+@pytest.mark.parametrize("rate", [100, 10])
+def test_a_rate_that_is_too_high_diverges(rate: int, ended) -> None:
+    status, folder = ended(f"experiment=toy_regression optimiser.lr={rate}")
+    assert (status, noted(folder)["status"]) == (3, "diverged")
+
+
+def test_logistic_regression_with_l1_is_better_on_the_genes_than_the_network() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    data = build(composed("experiment=gene_expression").data)()
+    model = LogisticRegression(penalty="l1", solver="liblinear", C=0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of `penalty`, which a later release names otherwise
+        score = model.fit(data.train.x, data.train.y).score(data.val.x, data.val.y)
+    assert score == pytest.approx(0.83, abs=0.03)
+
+
+def test_ridge_regression_is_as_good_on_diabetes_as_the_network() -> None:
+    from sklearn.linear_model import Ridge
+
+    data = build(composed("experiment=diabetes").data)()
+    assert Ridge(1.0).fit(data.train.x, data.train.y).score(data.val.x, data.val.y) == pytest.approx(0.56, abs=0.02)

@@ -1,0 +1,101 @@
+"""What is drawn has the properties that it is drawn for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import composed
+
+from plumbline.config import ConfigError, build, check_config
+from plumbline.data import Data
+
+
+def drawn(*words: str) -> Data:
+    cfg = composed(*words)
+    check_config(cfg)
+    return build(cfg.data)()
+
+
+def raw(data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """All of train and val, in the units of the source."""
+    parts = (data.train, data.val)
+    x = np.concatenate([part.x if data.scale is None else data.scale.inverse(part.x) for part in parts])
+    return x, np.concatenate([part.y for part in parts])
+
+
+def linear(data: Data) -> float:
+    """How well a logistic regression does on validation."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=1000).fit(data.train.x, data.train.y).score(data.val.x, data.val.y)
+
+
+@pytest.mark.parametrize("figure", ["circle", "xor", "gauss", "spiral"])
+def test_a_figure_has_two_classes_of_equal_size_and_no_noise_unless_asked(figure: str) -> None:
+    data = drawn("data=playground", f"data.figure={figure}")
+    assert [int((data.train.y == k).sum()) for k in (0, 1)] == [150, 150]
+    quiet, y = raw(data)
+    noisy, same = raw(drawn("data=playground", f"data.figure={figure}", "data.noise=0.5"))
+    assert (y == same).all()
+    assert np.abs(noisy - quiet).mean() > 0.1
+
+
+@pytest.mark.parametrize("draw", [0, 1])
+def test_the_features_of_a_figure_make_it_linear(draw: int) -> None:
+    for figure, features in (("circle", "x2,y2"), ("xor", "xy"), ("gauss", "x,y")):
+        words = ("data=playground", f"data.figure={figure}", f"data.draw={draw}")
+        assert linear(drawn(*words, f"data.features=[{features}]")) > 0.98
+        if figure != "gauss":
+            assert linear(drawn(*words)) < 0.7
+
+
+def test_every_extra_feature_is_what_its_name_says() -> None:
+    x, _ = raw(drawn("data=playground", "data.features=[x,y,x2,y2,xy,sin_x,sin_y]"))
+    a, b = x[:, 0], x[:, 1]
+    wanted = np.stack([a, b, a * a, b * b, a * b, np.sin(a), np.sin(b)], 1)
+    assert np.abs(x - wanted).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.features=[x,x3]"], "accepted: x, y, x2"),
+        (["data.features=[]"], "name at least one"),
+        (["data.features=[x,x]"], "each once"),
+        (["data.noise=2"], "data.noise=2"),
+        (["data.samples=3"], "at least 10"),
+        (["data.figure=star"], "circle"),
+        (["data.draw=-1"], "data.draw=-1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        drawn("data=playground", *words)
+    assert said in str(error.value)
+
+
+def test_the_toy_target_is_a_function_of_half_the_features() -> None:
+    x, y = raw(drawn("data=toy_regression"))
+    total = x[:, :50].sum(1) / 10
+    assert np.abs(y[:, 0] - (total + total**2)).max() < 1e-4
+    assert abs(np.corrcoef(x[:, 50:].sum(1), y[:, 0])[0, 1]) < 0.1
+
+
+def test_as_published_all_samples_have_one_target() -> None:
+    _, y = raw(drawn("data=toy_regression", "data.variant=as_published"))
+    assert len(np.unique(y)) == 1
+
+
+def test_only_the_informative_genes_differ_between_the_classes() -> None:
+    x, y = raw(drawn("data=gene_expression", "data.effect=1.5", "data.samples=400", "data.genes=1000"))
+    gap = np.abs(x[y == 1].mean(0) - x[y == 0].mean(0))
+    assert (gap > 1).sum() == 20
+    assert np.sort(gap)[-21] < 0.5
+    assert x.std(0).mean() == pytest.approx(1, abs=0.02)
+
+
+def test_permuted_digits_hold_the_same_numbers_in_one_other_order() -> None:
+    (own, _), (other, _) = (raw(drawn(f"data={name}")) for name in ("digits", "digits_permuted"))
+    own, other = own.reshape(-1, 64), other.reshape(-1, 64)
+    order = np.random.default_rng(0).permutation(64)
+    assert np.abs(own[:, order] - other).max() < 1e-5
