@@ -59,9 +59,7 @@ class Activations(Picture):
         self.layer, self.samples, self.maps = layer, samples, maps
 
     def check(self, spec: Spec, model: nn.Module) -> None:
-        need(len(spec.shape) == 3, "activations", f"needs images (C, H, W), not inputs of shape {spec.shape}")
-        need(bool(mapped(model, torch.zeros(2, *spec.shape))), "activations", "no layer of this network gives maps")
-        chosen(model, torch.zeros(2, *spec.shape), self.layer, "activations")
+        need_maps("activations", spec, model, self.layer)
 
     def draw(self, subject: Subject) -> Figure:
         x, y, _ = subject.samples(subject.data.val, self.samples)
@@ -90,9 +88,7 @@ class GradCam(Picture):
 
     def check(self, spec: Spec, model: nn.Module) -> None:
         need(spec.task == "classification", "gradcam", "needs classes, not numbers")
-        need(len(spec.shape) == 3, "gradcam", f"needs images (C, H, W), not inputs of shape {spec.shape}")
-        need(bool(mapped(model, torch.zeros(2, *spec.shape))), "gradcam", "no layer of this network gives maps")
-        chosen(model, torch.zeros(2, *spec.shape), self.layer, "gradcam")
+        need_maps("gradcam", spec, model, self.layer)
 
     def draw(self, subject: Subject) -> Figure:
         x, y, _ = subject.samples(subject.data.val, self.samples)
@@ -143,6 +139,14 @@ class Embeddings(Picture):
                 plot.legend(fontsize=8, frameon=False, labelcolor=MUTED, loc="center left", bbox_to_anchor=(1, 0.5))
         self.caption = f"{len(y)} of validation before the last layer; the two axes hold {share:.0%} of what differs."
         return figure
+
+
+def need_maps(figure: str, spec: Spec, model: nn.Module, layer: str) -> None:
+    """Raise ConfigError unless the inputs are images and that layer gives maps of them."""
+    need(len(spec.shape) == 3, figure, f"needs images (C, H, W), not inputs of shape {spec.shape}")
+    x = torch.zeros(2, *spec.shape)
+    need(bool(mapped(model, x)), figure, "no layer of this network gives maps")
+    chosen(model, x, layer, figure)
 
 
 def embedded(network: nn.Module, x: Tensor) -> Tensor:
