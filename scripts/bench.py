@@ -26,6 +26,13 @@ CONTESTANTS = {"mlp": ["ours", "bare", "dataloader", "lightning"], "cnn": ["ours
 
 
 def ours(network: str, samples: int, epochs: int, *more: str) -> float:
+    """Seconds that ours takes for this network, all included."""
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [*COMMON, *NETWORKS[network], f"epochs={epochs}", f"data.subset={samples}", "bootstrap=1", *more]
+        return followed([*overrides, f"outputs={folder}"])
+
+
+def followed(words: list[str]) -> float:
     """Seconds that `scripts/train` spends between the start of its first epoch and the end of its last, all included."""
     import plumbline.run as story
     from plumbline import train as command
@@ -39,10 +46,8 @@ def ours(network: str, samples: int, epochs: int, *more: str) -> float:
         spent.append(time.perf_counter() - began)
 
     story.follow = timed
-    with tempfile.TemporaryDirectory() as folder:
-        overrides = [*COMMON, *NETWORKS[network], f"epochs={epochs}", f"data.subset={samples}", "bootstrap=1", *more]
-        sys.argv = ["train", *overrides, f"outputs={folder}"]
-        status = command.main()
+    sys.argv = ["train", *words]
+    status = command.main()
     if status:
         raise SystemExit(f"ours ended with status {status}")
     return spent[0]

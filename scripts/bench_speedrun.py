@@ -47,25 +47,13 @@ def tutorial() -> tuple[float, float]:
 
 def ours(seed: int, words: list[str]) -> tuple[float, float]:
     """(seconds, validation accuracy after the last epoch) of the experiment, checkpoints and records included."""
-    import plumbline.run as story
-    from plumbline import train as command
+    import bench
 
-    spent, follow = [], story.follow
-
-    def timed(*arguments: object) -> None:
-        began = time.perf_counter()
-        follow(*arguments)
-        spent.append(time.perf_counter() - began)
-
-    story.follow = timed
     with tempfile.TemporaryDirectory() as folder:
-        sys.argv = ["train", "experiment=fashion_speedrun", f"seed={seed}", "checks=off", "report=false", "bootstrap=1",
-                    f"hydra.run.dir={folder}/run", *words]  # fmt: skip
-        status = command.main()
-        if status:
-            raise SystemExit(f"ours ended with status {status}")
+        own = ["experiment=fashion_speedrun", f"seed={seed}", "checks=off", "report=false", "bootstrap=1", *words]
+        seconds = bench.followed([*own, f"hydra.run.dir={folder}/run"])
         records = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
-    return spent[0], records[-1]["val/accuracy"]
+    return seconds, records[-1]["val/accuracy"]
 
 
 def main() -> None:
