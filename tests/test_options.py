@@ -48,6 +48,10 @@ NEEDS = {
     "model/torchvision": ["model.name=squeezenet1_1", "model.resize=32"],
     "model/resnet": ["model.channels=[4,8]", "model.blocks=1"],
     "model/cnn": ["model.channels=[4,4]"],
+    "model/transformer": ["model.width=8", "model.layers=1"],
+    "model/unet": ["model.channels=[2,4]"],
+    "loss/dice": ["model=unet", "model.channels=[2,4]"],
+    "regulariser/kl": ["model=vae"],
     "regulariser/dropblock": ["model=cnn", "model.channels=[4,4]", "model.kernel=3"],
 }
 
@@ -65,6 +69,10 @@ CHANGES: dict[str, Any] = {
     "model/resnet/channels": [4], "model/resnet/blocks": 2, "model/resnet/preactivation": True,
     "model/torchvision/name": "squeezenet1_0", "model/torchvision/resize": 40,
     "model/torchvision/weights": Proven("test_zoo.py::test_loaded_layers_are_marked_and_the_new_head_is_not"),
+    "model/lstm/width": 8, "model/lstm/layers": 2, "model/transformer/width": 16, "model/transformer/layers": 2,
+    "model/transformer/heads": 2, "model/autoencoder/hidden": [8], "model/autoencoder/code": 3, "model/vae/hidden": [8],
+    "model/vae/code": 3, "model/dilated/channels": 4, "model/dilated/dilations": [1, 1], "model/dilated/kernel": 5,
+    "model/unet/channels": [2],
     "loss/huber/delta": 0.1,
     "optimiser/*/lr": 0.003, "optimiser/*/weight_decay": 0.5, "optimiser/*/layer_rates": [0.1, 1.0], "optimiser/*/eps": 0.1,
     "optimiser/*/decoupled": Given("not", DECAY), "optimiser/*/spare": Given("not", DECAY),
@@ -100,6 +108,19 @@ def images() -> Data:
     return Data(spec, lambda: Splits(split, split, lambda: split, lambda: ""))
 
 
+def masks() -> Data:
+    """The same images, and where they are bright."""
+    plain = images().train
+    split = Split(plain.x, (plain.x > 0.5).flatten(1).float(), plain.ids)
+    spec = Spec("segmentation", (1, 8, 8), 64, masks=(1, 8, 8))
+    return Data(spec, lambda: Splits(split, split, lambda: split, lambda: ""))
+
+
+def subject(cfg: DictConfig) -> Data:
+    """What an option is tried on."""
+    return masks() if "unet" in cfg.model._target_ else images()
+
+
 @cache
 def option(group: str, name: str) -> DictConfig:
     """The configuration of a run with an option. It is shared: `changed` copies it."""
@@ -117,7 +138,7 @@ def changed(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
 
 def numbers(cfg: DictConfig) -> tuple[Any, ...]:
     """What comes out of three epochs of four updates: the records, and what the network says."""
-    data = images()
+    data = subject(cfg)
     check_config(cfg)
     training, state, step, schedule = assemble(cfg, data, CPU)
     options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
@@ -197,7 +218,7 @@ def test_every_group_is_known_here() -> None:
 def test_every_option_composes_and_is_rehearsed_and_twice_the_same(group: str, name: str) -> None:
     cfg = changed(option(group, name), SHORT)
     check_config(cfg)
-    assert sum(layer["parameters"] for layer in rehearse(cfg, images().spec)) > 0
+    assert sum(layer["parameters"] for layer in rehearse(cfg, subject(cfg).spec)) > 0
     if group != "tracker":
         assert numbers(cfg) == usual(group, name)
 
