@@ -11,6 +11,7 @@ EXPECTED = {
     ("experiment=lstm", "model=linear"): {"val/accuracy": (0.4, 0.6)},
     ("experiment=autoencoder",): {"val/loss": (0.008, 0.010)},  # 8 principal components leave 0.024, 16 leave 0.0115
 }
+LONG = {("experiment=unet",): {"val/dice": (0.90, 0.94)}}
 
 
 @pytest.fixture
@@ -30,4 +31,12 @@ def best(run, monkeypatch):
 def test_an_experiment_gives_its_expected_number(words: tuple[str, ...], best) -> None:
     found = best(*words)
     for metric, (low, high) in EXPECTED[words].items():
+        assert low <= found[metric] <= high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", LONG, ids=" ".join)
+def test_a_long_experiment_gives_its_expected_number(words: tuple[str, ...], best) -> None:
+    found = best(*words)
+    for metric, (low, high) in LONG[words].items():
         assert low <= found[metric] <= high
