@@ -15,6 +15,7 @@ from plumbline.data.core import Spec
 CONF = Path(__file__).parents[1] / "conf"
 CLASSES = Spec("classification", (8,), 5)
 NUMBERS = Spec("regression", (8,), 3)
+MASKS = Spec("segmentation", (1, 2, 3), 12, masks=(2, 2, 3))
 OPTIONS = sorted(path.stem for path in (CONF / "loss").glob("[!_]*.yaml"))
 
 
@@ -28,6 +29,8 @@ def draw(seed, spec=CLASSES, samples=16):
     logits = torch.randn(samples, spec.outputs, generator=generator)
     if spec.task == "regression":
         return logits, torch.randn(samples, spec.outputs, generator=generator)
+    if spec.task == "segmentation":
+        return logits, torch.randint(2, (samples, spec.outputs), generator=generator).float()
     return logits, torch.randint(0, spec.outputs, (samples,), generator=generator)
 
 
@@ -39,11 +42,16 @@ def soft(y):
 def test_every_option_has_exactly_the_keys_of_its_function(name):
     node = option(name)
     check_node("loss", node, ["plumbline"])
-    spec = CLASSES if "cross_entropy" in name else NUMBERS
+    spec = MASKS if name == "dice" else CLASSES if "cross_entropy" in name else NUMBERS
     assert build(node)(spec)(*draw(0, spec)).shape == ()
 
 
-FITTING = [(name, CLASSES) for name in OPTIONS] + [(name, NUMBERS) for name in OPTIONS if "cross_entropy" not in name]
+NAMES = {
+    "classification": [name for name in OPTIONS if name != "dice"],
+    "regression": [name for name in OPTIONS if name != "dice" and "cross_entropy" not in name],
+    "segmentation": [name for name in OPTIONS if name != "cross_entropy"],
+}
+FITTING = [(name, spec) for spec in (CLASSES, NUMBERS, MASKS) for name in NAMES[spec.task]]
 
 
 @pytest.mark.parametrize(("name", "spec"), FITTING)
@@ -57,12 +65,19 @@ def test_the_mean_of_the_samples_losses_is_the_loss(name, spec):
         torch.testing.assert_close(each[4], loss(logits[4:5], y[4:5]))
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "task"])
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in ("task", "dice")])
 def test_integer_classes_cost_what_their_one_hot_vectors_cost(name):
     loss = build(option(name))(CLASSES)
     for seed in range(3):
         logits, y = draw(seed)
         torch.testing.assert_close(loss(logits, y), loss(logits, soft(y)), rtol=1e-6, atol=1e-6)
+
+
+def test_the_dice_loss_is_what_masks_do_not_share_and_nothing_where_all_is_right():
+    y = torch.tensor([[1.0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]])
+    sure = 50 * (2 * y - 1)
+    assert losses.dice(MASKS)(sure, y).item() == 0.0  # the second mask is empty, and was left empty
+    assert losses.dice(MASKS)(-sure, y).item() == pytest.approx((1 - 1 / 7 + 1 - 1 / 7) / 2)
 
 
 def test_the_losses_are_their_formulas():

@@ -19,11 +19,16 @@ from plumbline.models.mlp import MLP
 from plumbline.models.resnet import Block, PreactivationBlock, ResNet
 
 CONF = Path(__file__).parent.parent / "conf" / "model"
-OPTIONS = sorted(path.stem for path in CONF.glob("[!_]*.yaml"))
+EVERY = sorted(path.stem for path in CONF.glob("[!_]*.yaml"))
 FASHION = Spec("classification", (1, 28, 28), 10)
 DIGITS = Spec("classification", (1, 8, 8), 10)
 COLOUR = Spec("classification", (3, 16, 20), 4)
 TABLE = Spec("regression", (13,), 2)
+
+
+MASKS = Spec("segmentation", (1, 28, 28), 2 * 28 * 28, masks=(2, 28, 28))
+PAINTERS = ["unet"]  # whose outputs are masks
+OPTIONS = [name for name in EVERY if name not in PAINTERS]
 
 
 def option(name, spec):
@@ -69,11 +74,13 @@ def test_every_option_takes_any_image_and_yields_one_row_of_outputs_a_sample(nam
     assert option(name, spec)(images(spec, 3)).shape == (3, spec.outputs)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_parameter_of_every_option_learns(name):
-    model = option(name, FASHION)
+    spec = MASKS if name in PAINTERS else FASHION
+    model = option(name, spec)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    x, y = images(FASHION, 16), torch.arange(16) % 10
+    x, y = images(spec, 16), torch.arange(16) % 10
+    y = torch.rand(16, spec.outputs) if name in PAINTERS else y
     for _ in range(3):  # a branch that starts at zero hides what lies behind it from the first steps
         optimiser.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
@@ -81,10 +88,11 @@ def test_every_parameter_of_every_option_learns(name):
     assert [path for path, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", EVERY)
 def test_in_eval_mode_no_output_depends_on_another_sample(name):
-    model = option(name, FASHION).eval()
-    x = images(FASHION, 4).requires_grad_()
+    spec = MASKS if name in PAINTERS else FASHION
+    model = option(name, spec).eval()
+    x = images(spec, 4).requires_grad_()
     model(x)[2].sum().backward()
     assert [bool(sample.any()) for sample in x.grad] == [False, False, True, False]
 
@@ -99,7 +107,7 @@ def test_the_memory_layout_changes_no_output(name):
     assert torch.allclose(plain, last, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet", "torchvision"])
+@pytest.mark.parametrize("name", ["cnn", "dilated", "resnet", "torchvision"])
 def test_an_image_model_refuses_a_table_and_names_itself_the_shape_and_the_cure(name):
     assert re.match(rf"model={name}: .*\(C, H, W\).*\(13,\).*model=mlp", refusal(option, name, TABLE))
 
@@ -204,11 +212,11 @@ def test_every_norm_changes_the_output(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("norm", NORMS)
-def test_only_batch_norm_mixes_samples_in_training(kind, norm):
+def test_only_batch_norms_mix_samples_in_training(kind, norm):
     model = small(kind, norm=norm).train()
     x = images(DIGITS, 4).requires_grad_()
     (model(x)[0] * torch.arange(1.0, 11.0)).sum().backward()
-    assert bool(x.grad[1:].any()) == (norm == "batch")
+    assert bool(x.grad[1:].any()) == (norm in ("batch", "mean_only"))
 
 
 @pytest.mark.parametrize("norm, dims", pairs(["batch", "layer", "group"], [0, 1, 2]))
@@ -273,6 +281,9 @@ def test_a_branch_that_starts_at_zero_does_not_stay_there(kind, norm):
 
 def test_a_mistyped_name_is_answered_with_the_nearest_one():
     said = refusal(small, "mlp", norm="bacth")
-    assert said == "model.norm='bacth': no such norm (did you mean 'batch'?); accepted: batch, layer, group, none"
+    assert (
+        said
+        == "model.norm='bacth': no such norm (did you mean 'batch'?); accepted: batch, mean_only, layer, group, none"
+    )
     said = refusal(small, "cnn", activation="rleu")
     assert re.match(r"model.activation='rleu': .* 'relu'.*accepted: relu, leaky_relu", said)

@@ -53,6 +53,10 @@ NEEDS = {
     "figures/activations": ["model=cnn", "model.channels=[4,4]"],
     "figures/gradcam": ["model=cnn", "model.channels=[4,4]"],
     "transfer/weights": ["transfer.freeze=[hidden]"],
+    "model/transformer": ["model.width=8", "model.layers=1"],
+    "model/unet": ["model.channels=[2,4]"],
+    "loss/dice": ["model=unet", "model.channels=[2,4]"],
+    "regulariser/kl": ["model=vae"],
     "regulariser/dropblock": ["model=cnn", "model.channels=[4,4]", "model.kernel=3"],
 }
 
@@ -71,6 +75,10 @@ CHANGES: dict[str, Any] = {
     "model/residual_mlp/width": 8, "model/residual_mlp/blocks": 1,
     "model/torchvision/name": "squeezenet1_0", "model/torchvision/resize": 40,
     "model/torchvision/weights": Proven("test_zoo.py::test_loaded_layers_are_marked_and_the_new_head_is_not"),
+    "model/lstm/width": 8, "model/lstm/layers": 2, "model/transformer/width": 16, "model/transformer/layers": 2,
+    "model/transformer/heads": 2, "model/autoencoder/hidden": [8], "model/autoencoder/code": 3, "model/vae/hidden": [8],
+    "model/vae/code": 3, "model/dilated/channels": 4, "model/dilated/dilations": [1, 1], "model/dilated/kernel": 5,
+    "model/unet/channels": [2],
     "loss/huber/delta": 0.1,
     "optimiser/*/lr": 0.003, "optimiser/*/weight_decay": 0.5, "optimiser/*/layer_rates": [0.1, 1.0], "optimiser/*/eps": 0.1,
     "optimiser/*/decoupled": Given("not", DECAY), "optimiser/*/spare": Given("not", DECAY),
@@ -115,6 +123,19 @@ def images() -> Data:
     return Data(spec, lambda: Splits(split, split, lambda: split, lambda: ""))
 
 
+def masks() -> Data:
+    """The same images, and where they are bright."""
+    plain = images().train
+    split = Split(plain.x, (plain.x > 0.5).flatten(1).float(), plain.ids)
+    spec = Spec("segmentation", (1, 8, 8), 64, masks=(1, 8, 8))
+    return Data(spec, lambda: Splits(split, split, lambda: split, lambda: ""))
+
+
+def subject(cfg: DictConfig) -> Data:
+    """What an option is tried on."""
+    return masks() if "unet" in cfg.model._target_ else images()
+
+
 @cache
 def option(group: str, name: str) -> DictConfig:
     """The configuration of a run with an option. It is shared: `changed` copies it."""
@@ -132,7 +153,7 @@ def changed(cfg: DictConfig, values: dict[str, Any]) -> DictConfig:
 
 def numbers(cfg: DictConfig) -> tuple[Any, ...]:
     """What comes out of three epochs of four updates: the records, and what the network says."""
-    data = images()
+    data = subject(cfg)
     check_config(cfg)
     training, state, step, schedule = assemble(cfg, data, CPU)
     options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
@@ -236,6 +257,8 @@ def test_every_option_composes_and_is_rehearsed_and_twice_the_same(group: str, n
     spec = table().spec if name in ("boundary", "hidden_units") else images().spec
     assert sum(layer["parameters"] for layer in rehearse(cfg, spec)) > 0
     if group not in ("tracker", "figures"):
+    assert sum(layer["parameters"] for layer in rehearse(cfg, subject(cfg).spec)) > 0
+    if group != "tracker":
         assert numbers(cfg) == usual(group, name)
 
 

@@ -30,6 +30,8 @@ NEEDS: dict[str, dict[str, Any]] = {
     "fashion_mnist": {"root": "{files}/nowhere", "system_root": "{files}/idx", "download": False},
     "fashion_mnist_part": {"root": "{files}/nowhere", "system_root": "{files}/idx", "download": False},
     "mnist": {"root": "{files}/idx", "download": False},
+    "sequences": {"samples": 80},
+    "shapes": {"samples": 80, "size": 12},
     "cifar10": {"root": "{files}/cifar", "download": False},
 }
 
@@ -50,6 +52,8 @@ CHANGES: dict[str, Any] = {  # as in test_options
     "data/image_folder/group": Given("p[0-9]+", KFOLD | {"data.folds": 2}), "data/image_folder/workers": 1,
     "data/image_folder/bad_files": Given("skip", {"data.root": "{files}/broken_images"}),
     "data/image_folder/scan_cache": "{files}/cache",
+    "data/*/samples": 60, "data/*/draw": 1, "data/*/noise": 0.1, "data/sequences/length": 12, "data/sequences/channels": 1,
+    "data/shapes/size": 9, "data/shapes/shapes": 1,
     "data/csv/file": "{files}/more.csv", "data/csv/target": "b", "data/csv/task": "regression",
     "data/csv/categorical": Given(["kind"], {"data.ignore": IGNORED[1:]}), "data/csv/group": Given("patient", GROUPED),
     "data/csv/ignore": [*IGNORED, "a"], "data/csv/id": Given("name", {"data.ignore": ["kind", "patient", "part", "label"]}),
@@ -147,7 +151,8 @@ def test_every_option_of_data_composes_and_loads_and_twice_the_same(name: str, f
     assert not isinstance(once, str), once
     assert once == again
     spec, parts, *_ = once
-    assert spec.outputs == max(len(spec.classes), 1)
+    if spec.task not in ("segmentation", "reconstruction"):
+        assert spec.outputs == max(len(spec.classes), 1)
     assert len({sample for _, ids, _ in parts[:2] for sample in ids}) == sum(len(ids) for _, ids, _ in parts[:2])
 
 

@@ -105,3 +105,13 @@ def test_auto_is_accuracy_for_classes_and_rmse_for_numbers_with_their_directions
 def test_an_objective_that_is_no_validation_metric_of_the_task_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="val/accuracy"):
         tasks.objective(CLASSES, name, "auto")
+
+
+def test_dice_and_overlap_count_pixels_and_a_sample_of_weight_two_counts_twice():
+    spec = Spec("segmentation", (1, 1, 4), 8, masks=(2, 1, 4))
+    y = torch.tensor([[1.0, 1, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]])
+    painted = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0]])  # 2 of 3 and 3, in the first mask
+    found = tasks.score(spec, 2 * painted - 1, y, None)
+    assert found == {"dice": pytest.approx(4 / 6), "iou": pytest.approx(2 / 4), "accuracy": 14 / 16}
+    twice = tasks.score(spec, 2 * painted - 1, y, None, torch.tensor([2.0, 0.0]))
+    assert twice == {"dice": pytest.approx(2 / 3), "iou": pytest.approx(1 / 2), "accuracy": 7 / 8}

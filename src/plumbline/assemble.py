@@ -50,11 +50,11 @@ def rehearse(cfg: DictConfig, spec: Spec) -> list[dict[str, Any]]:
             cfg, spec, torch.full((spec.outputs,), 1 / spec.outputs), torch.device("cpu"), rehearsal=True
         )
         x = torch.randn(samples, *spec.shape)
-        y = (
-            torch.arange(samples) % spec.outputs
-            if spec.task == "classification"
-            else torch.randn(samples, spec.outputs)
-        )
+        y = torch.randn(samples, spec.outputs)
+        if spec.task == "classification":
+            y = torch.arange(samples) % spec.outputs
+        elif spec.task == "segmentation":
+            y = (y > 0).float()
         with mistakes_in("model", f"cannot take inputs of shape {spec.shape}"):
             found, outputs = layers(training.model.eval(), x)
         if not isinstance(outputs, Tensor) or outputs.shape != (samples, spec.outputs):
@@ -125,22 +125,21 @@ def layers(model: nn.Module, x: Tensor) -> tuple[list[dict[str, Any]], Any]:
     """
     found: list[dict[str, Any]] = []
 
-    def note(name: str, module: nn.Module, output: Any) -> None:
+    def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         own = {key: weight for key, weight in module.named_parameters(recurse=False)}
+        output = output[0] if isinstance(output, tuple) else output  # a recurrent layer's, beside its last state
         if not isinstance(output, Tensor):
             return
-        kernel = own.get("weight")
-        each = 0 if kernel is None or kernel.dim() < 2 else kernel[0].numel()
         shape = tuple(output.shape[1:])
         row = {"name": name, "kind": type(module).__name__, "output": shape}
         counts = {
             "parameters": sum(weight.numel() for weight in own.values()),
-            "multiply_adds": math.prod(shape) * each,
+            "multiply_adds": multiply_adds(module, own, inputs, shape),
         }
         found.append(row | counts)
 
     hooks = [
-        module.register_forward_hook(lambda module, _, output, name=name: note(name, module, output))
+        module.register_forward_hook(lambda module, inputs, output, name=name: note(name, module, inputs, output))
         for name, module in model.named_modules()
         if list(module.parameters(recurse=False))
     ]
@@ -149,6 +148,19 @@ def layers(model: nn.Module, x: Tensor) -> tuple[list[dict[str, Any]], Any]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def multiply_adds(module: nn.Module, own: dict[str, Tensor], inputs: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+    """Of one sample in a layer that holds the weights `own` and returns `shape`."""
+    if isinstance(module, nn.Embedding):
+        return 0  # a look-up
+    if isinstance(module, nn.RNNBase):  # every matrix, at every step
+        return shape[0] * sum(weight.numel() for weight in own.values() if weight.dim() == 2)
+    kernel = own.get("weight")
+    if kernel is None or kernel.dim() < 2:
+        return 0
+    transposed = getattr(module, "transposed", False)  # each position of its input, not its output, meets the kernel
+    return math.prod(inputs[0].shape[1:] if transposed else shape) * kernel[0].numel()
 
 
 def build_all(

@@ -19,6 +19,8 @@ Reduction = Literal["mean", "none"]
 FITS = {
     "classification": ("cross_entropy", "binary_cross_entropy", "mse", "l1", "huber"),
     "regression": ("mse", "l1", "huber"),
+    "reconstruction": ("mse", "l1", "huber"),
+    "segmentation": ("binary_cross_entropy", "dice", "mse", "l1", "huber"),
 }
 
 
@@ -56,9 +58,26 @@ def cross_entropy(spec: Spec) -> Loss:
 
 
 def binary_cross_entropy(spec: Spec) -> Loss:
-    """One against the rest: a sigmoid for each class, summed over the classes, in nats."""
+    """One against the rest: a sigmoid for each class, summed over the classes; or for each pixel, their mean. In nats."""
     _fit("binary_cross_entropy", spec)
+    if spec.task == "segmentation":
+        return _elementwise("binary_cross_entropy", spec, F.binary_cross_entropy_with_logits, math.log(2))
     return Loss("binary_cross_entropy", spec, _binary_cross_entropy, spec.outputs * math.log(2))
+
+
+def dice(spec: Spec) -> Loss:
+    """1 - 2 |painted and true| / (|painted| + |true|) of each sample, softly, the mean over its masks.
+
+    One is added above and below, so that an empty mask left empty costs nothing.
+    """
+    _fit("dice", spec)
+
+    def loss(logits: Tensor, y: Tensor, reduction: Reduction) -> Tensor:
+        painted, true = (part.unflatten(1, spec.masks).flatten(2) for part in (logits.sigmoid(), y))
+        losses = 1 - ((2 * (painted * true).sum(2) + 1) / ((painted + true).sum(2) + 1)).mean(1)
+        return losses.mean() if reduction == "mean" else losses
+
+    return Loss("dice", spec, loss, None)
 
 
 def mse(spec: Spec) -> Loss:
@@ -79,8 +98,13 @@ def huber(spec: Spec, *, delta: float) -> Loss:
 
 
 def task(spec: Spec) -> Loss:
-    """What the task asks for: cross-entropy for classes, squared error for numbers."""
-    usual = {"classification": cross_entropy, "regression": mse}
+    """What the task asks for: cross-entropy for classes and for masks, squared error for numbers."""
+    usual = {
+        "classification": cross_entropy,
+        "regression": mse,
+        "reconstruction": mse,
+        "segmentation": binary_cross_entropy,
+    }
     if spec.task not in usual:
         raise ConfigError(f"loss=task: knows no loss for {spec.task}; accepted tasks: {', '.join(usual)}")
     return usual[spec.task](spec)

@@ -238,13 +238,16 @@ def lock(directory: Path) -> Any:
 def save_predictions(path: Path, data: Data, split: Split, outputs: Tensor, losses: Tensor, targets: Tensor) -> None:
     """What a network says of each sample of a split: ids, targets, outputs, losses, and the inputs of the worst.
 
-    outputs: probabilities (N, classes), or values (N, outputs) in the targets' own unit; inputs are un-normalised.
+    outputs: probabilities (N, classes), of pixels (N, outputs), or values (N, outputs) in
+    the targets' own unit; inputs are un-normalised.
     """
     worst = losses.cpu().argsort(descending=True, stable=True)[:WORST]
     inputs = next(iter(split.batches(WORST, worst)))[0]
     inputs = inputs if data.scale is None else data.scale.inverse(inputs)
     if data.spec.task == "classification":
         outputs = outputs.softmax(1)
+    elif data.spec.task == "segmentation":
+        outputs = outputs.sigmoid()
     elif data.target_scale is not None:
         outputs, targets = data.target_scale.inverse(outputs), data.target_scale.inverse(targets)
     arrays = {"targets": targets, "outputs": outputs, "losses": losses, "worst": worst, "worst_inputs": inputs}

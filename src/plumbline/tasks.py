@@ -15,15 +15,22 @@ METRICS = {  # task -> metric -> the better direction; the first after the loss 
         "loss": MINIMISE, "accuracy": MAXIMISE, "balanced_accuracy": MAXIMISE, "f1": MAXIMISE, "calibration_error": MINIMISE,
     },
     "regression": {"loss": MINIMISE, "rmse": MINIMISE, "mae": MINIMISE, "r2": MAXIMISE},
+    "reconstruction": {"loss": MINIMISE, "rmse": MINIMISE, "mae": MINIMISE, "r2": MAXIMISE},
+    "segmentation": {"loss": MINIMISE, "dice": MAXIMISE, "iou": MAXIMISE, "accuracy": MAXIMISE},
 }  # fmt: skip
 
-BASELINE = {"classification": "majority class", "regression": "mean of train"}
+BASELINE = {
+    "classification": "majority class",
+    "regression": "mean of train",
+    "reconstruction": "mean of train",
+    "segmentation": "mean mask of train",
+}
 
 ENOUGH = 200  # draws for a standard error: more change the second digit
 
 
 def objective(spec: Spec, name: str, direction: str) -> tuple[str, str]:
-    """(metric, direction) with `auto` resolved: val/accuracy for classes, val/rmse for numbers."""
+    """(metric, direction) with `auto` resolved: val/accuracy for classes, val/rmse for numbers, val/dice for masks."""
     known = METRICS.get(spec.task)
     if known is None:
         raise ConfigError(
@@ -49,6 +56,8 @@ def score(
     """
     if spec.task == "classification":
         return _classification(outputs, y, weights)
+    if spec.task == "segmentation":
+        return _segmentation(spec, outputs, y, weights)
     if scale is not None:
         outputs, y = scale.inverse(outputs), scale.inverse(y)
     return _regression(outputs, y, weights)
@@ -81,7 +90,7 @@ def _classification(logits: Tensor, y: Tensor, weights: Tensor | None) -> dict[s
 
 
 def _regression(outputs: Tensor, y: Tensor, weights: Tensor | None) -> dict[str, float]:
-    """RMSE, MAE and R², each the mean over the target columns; R² is NaN where the target does not vary."""
+    """RMSE, MAE and R², each the mean over the target columns; R² over those that vary, NaN if none does."""
     outputs, y = outputs.cpu().double(), y.cpu().double()
     share = (
         torch.full((len(y), 1), 1 / len(y), dtype=torch.float64)
@@ -95,12 +104,30 @@ def _regression(outputs: Tensor, y: Tensor, weights: Tensor | None) -> dict[str,
     return {
         "rmse": squared.sqrt().mean().item(),
         "mae": (share * error.abs()).sum(0).mean().item(),
-        "r2": r2.mean().item(),
+        "r2": r2.nanmean().item(),
     }
 
 
+def _segmentation(spec: Spec, logits: Tensor, y: Tensor, weights: Tensor | None) -> dict[str, float]:
+    """Dice (1945) and intersection over union of all pixels together, the mean over the masks; and pixels that are right."""
+    painted, true = (part.unflatten(1, spec.masks).flatten(2) for part in (logits > 0, y > 0.5))  # (N, masks, H * W)
+    found = [both.sum(2).double() for both in (painted & true, painted, true, painted == true)]
+    counts = torch.ones(len(y), dtype=torch.float64) if weights is None else weights.double()
+    both, ours, truth, right = (counts.to(part.device) @ part for part in found)
+    return {
+        "dice": _mean_of_seen(2 * both, ours + truth),
+        "iou": _mean_of_seen(both, ours + truth - both),
+        "accuracy": (right.sum() / (counts.sum() * spec.outputs)).item(),
+    }
+
+
+def _mean_of_seen(above: Tensor, below: Tensor) -> float:
+    """The mean of the ratios; a mask that is neither painted nor true is passed over."""
+    return (above / below)[below > 0].mean().item()
+
+
 def prior(spec: Spec, train: Split) -> Tensor:
-    """What is known without an input: the class frequencies of train (outputs,), or the mean target (outputs,)."""
+    """What is known without an input: the class frequencies of train (outputs,), or the mean target, or mask, (outputs,)."""
     if spec.task == "classification":
         return torch.bincount(train.targets.cpu(), minlength=spec.outputs).double() / len(train)
     return train.targets.cpu().double().mean(0)
@@ -109,6 +136,8 @@ def prior(spec: Spec, train: Split) -> Tensor:
 def uninformed(spec: Spec, train: Split, samples: int) -> Tensor:
     """The outputs (samples, outputs) of the simplest baseline: it answers the prior to everything."""
     known = prior(spec, train).float()
+    if spec.task == "segmentation":
+        known = known.clamp(1e-6, 1 - 1e-6).logit()
     answer = known.clamp(min=1e-12).log() if spec.task == "classification" else known
     return answer.expand(samples, -1).contiguous()
 

@@ -49,6 +49,8 @@ def measure(cfg: DictConfig, checks: Checks, view: View, loss: Callable[..., Ten
     """
     rows, failed, outputs = [], [], {}
     y = view.data.val.targets.cpu()
+    if view.spec.task in ("segmentation", "reconstruction"):
+        return  # a target as large as its input: a copy of the input would be the answer, or none that is quick
     for name, node in cfg.baselines.items():
         if node is None:
             continue

@@ -286,6 +286,7 @@ def made_up(bench: Bench, samples: int) -> tuple[Tensor, Tensor]:
         y = torch.randint(spec.outputs, (samples,), generator=draws)
     else:
         y = torch.randn(samples, spec.outputs, generator=draws)
+        y = (y > 0).float() if spec.task == "segmentation" else y
     return outputs.to(bench.where), y.to(bench.where)
 
 
@@ -367,11 +368,13 @@ def first_loss(bench: Bench, *, within: float) -> Finding | None:
     copy.model.train()
     measured = float(loss(outputs, y))
     flat, power = torch.zeros_like(outputs), 1.0
-    if bench.spec.task == "regression":
+    if bench.spec.task in ("regression", "reconstruction"):
         expected, power = (
             [float(loss(flat + known, y))],
             0.5,
         )  # the mean of the targets, wherever it lies; squares are compared by root
+    elif bench.spec.task == "segmentation":
+        expected = [float(loss(flat, y)), float(loss(flat + known.clamp(1e-6, 1 - 1e-6).logit(), y))]
     elif wants_probabilities(bench):
         expected = [float(loss(flat + 1 / bench.spec.outputs, y)), float(loss(flat + known, y))]
     else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from plumbline import tasks
 from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
 from plumbline.loop import Batch, Diverged
@@ -66,12 +67,14 @@ def attempt(bench: Bench, batches: list[Batch], rate: float | None, updates: int
 
 
 def scored(bench: Bench, copy: Copy, batches: list[Batch]) -> tuple[float, float]:
-    """(share right or R², the configured loss) on the batches, with the norms as they train."""
+    """(share right, Dice or R², the configured loss) on the batches, with the norms as they train."""
     copy.model.train()
     outputs, y = copy.outputs(batches), torch.cat([y for _, y in batches])
     loss = float(copy.training.loss(outputs, y))
     if bench.spec.task == "classification":
         return float((outputs.argmax(1) == y).float().mean()), loss
+    if bench.spec.task == "segmentation":
+        return tasks.score(bench.spec, outputs, y, None)["dice"], loss
     rest, whole = (outputs - y).square().mean(), (y - y.mean(0)).square().mean()
     return (float(1 - rest / whole) if whole > 0 else 1.0), loss
 
@@ -108,7 +111,8 @@ def verdict(bench: Bench, tried: list[Attempt], size: int, least: float | None, 
         if not tried[0].passed:
             said += f", at a rate of {best.rate:.2g}; at {tried[0].rate:.2g} it did not in {tried[0].updates}"
         return Finding("ok" if tried[0].passed else "info", said, evidence, source=source, symptom=not tried[0].passed)
-    name = "of them right" if bench.spec.task == "classification" else "of their variance explained"
+    others = "of their variance explained"
+    name = {"classification": "of them right", "segmentation": "of their masks painted"}.get(bench.spec.task, others)
     said = f"after {best.updates} updates {max(best.score, 0):.0%} {name}, a loss of {best.loss:.3g}"
     trained = sum(parameter.numel() for parameter in bench.network.model.parameters() if parameter.requires_grad)
     if cut or trained < size * bench.spec.outputs:

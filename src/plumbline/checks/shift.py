@@ -104,7 +104,15 @@ def _targets(view: View, apart: float, times: float, slack: float) -> str:
         if distance > apart and distance > 2 * chance and there.sum() >= min((ours > 0).sum(), (theirs > 0).sum()):
             return f"the classes have other shares in validation than in train: {distance:.0%} of it would have to change class"
         return ""
-    std = train.std(0).clamp(min=1e-9)
+    if view.spec.task == "reconstruction":
+        return ""  # they are the inputs, which have been compared
+    if view.spec.masks:  # most pixels are painted too rarely to be compared: how much of a sample is, can be
+        train, val = (y.mean(1, keepdim=True) for y in (train, val))
+    there = train.std(0) > 1e-6
+    if not there.any():
+        return ""
+    train, val = train[:, there], val[:, there]
+    std = train.std(0)
     moved, ratio = ((val.mean(0) - train.mean(0)) / std).abs().max().item(), (val.std(0) / std)
     if moved > max(apart, slack) or (len(val) >= 30 and not (1 / times < ratio.min() and ratio.max() < times)):
         return (

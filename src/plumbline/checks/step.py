@@ -269,6 +269,9 @@ def prefers_wrong(bench: Bench) -> tuple[float, float] | None:
         right = SURE * one_hot(y, bench.spec.outputs, torch.float32)
         wrong = SURE * one_hot((y + 1) % bench.spec.outputs, bench.spec.outputs, torch.float32)
         good, bad = float(loss(right, y)), float(loss(wrong, y))
+    elif bench.spec.task == "segmentation":
+        right = SURE * (2 * y - 1)
+        good, bad = float(loss(right, y)), float(loss(-right, y))
     else:
         good, bad = float(loss(y, y)), min(float(loss(y + 3, y)), float(loss(y - 3, y)))
     return (good, bad) if good > bad and math.isfinite(good) else None

@@ -93,15 +93,11 @@ def elsewhere(y: Tensor, sample: int, outputs: int) -> Tensor:
 def made_anew(bench: Bench, batches: list[Batch], seed: int = 0) -> list[Batch]:
     """The batches with random targets of the task in place of theirs."""
     draws = torch.Generator().manual_seed(seed)
-    classes = bench.spec.task == "classification"
-    return [
-        (
-            x,
-            (
-                torch.randint(bench.spec.outputs, y.shape, generator=draws)
-                if classes
-                else torch.randn(y.shape, generator=draws)
-            ).to(y),
-        )
-        for x, y in batches
-    ]
+
+    def drawn(y: Tensor) -> Tensor:
+        if bench.spec.task == "classification":
+            return torch.randint(bench.spec.outputs, y.shape, generator=draws)
+        values = torch.randn(y.shape, generator=draws)
+        return values > 0 if bench.spec.task == "segmentation" else values
+
+    return [(x, drawn(y).to(y)) for x, y in batches]

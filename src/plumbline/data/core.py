@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 class Spec:
     """The facts of a data set that a model, a loss or a metric may need. Known before anything is read."""
 
-    task: str  # "classification" or "regression"
+    task: str  # "classification", "regression", "reconstruction" or "segmentation"
     shape: tuple[int, ...]  # of one input as the model sees it: (features,) or (C, H, W)
-    outputs: int  # number of classes, or of target columns
-    classes: tuple[str, ...] = ()  # their names, in the order of the labels; empty for regression
+    outputs: int  # number of classes, of target columns, or of all numbers in the masks
+    classes: tuple[str, ...] = ()  # their names, in the order of the labels; empty without classes
     features: tuple[str, ...] = ()  # the names of a table's columns, in the order of the inputs; empty for images
+    masks: tuple[int, ...] = ()  # (masks, H, W) of a segmentation, whose targets are 0 and 1; empty for others
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ CHUNK = 2**17  # numbers whose float64 copies are held at a time: they stay in t
 class Arrays:
     """Samples as their source has them: what the `load` of a data set returns.
 
-    x: (N, *spec.shape), numbers or uint8 images. y: (N,) labels 0 … outputs - 1, or (N,) or (N, outputs) numbers.
+    x: (N, *spec.shape), numbers or uint8 images. y: (N,) labels 0 … outputs - 1, or (N,) or (N, outputs) numbers,
+    or (N, *spec.masks) of 0 and 1.
     ids: (N,) names that stay the same for ever; the row numbers if None. groups: (N,) what must not be torn apart.
     marks: (N,) 'train', 'val', 'test', for split=predefined. test: reads the data set's own test samples, if it comes
     with some; it is called when the seal is broken, and then the options have no test_fraction.
@@ -171,6 +172,10 @@ def checked(spec: Spec, arrays: Arrays, where: str) -> Arrays:
         if not whole or (len(arrays.y) and not 0 <= arrays.y.min() <= arrays.y.max() < spec.outputs):
             seen = ", ".join(map(str, np.unique(arrays.y)[:5]))
             raise ConfigError(f"{where}: labels must be whole numbers from 0 to {spec.outputs - 1}; y has {seen}, …")
+    elif spec.masks and (arrays.y.shape[1:] != spec.masks or not np.isin(arrays.y, (0, 1)).all()):
+        raise ConfigError(
+            f"{where}: masks must be (N, {', '.join(map(str, spec.masks))}) of 0 and 1; y is {arrays.y.shape}"
+        )
     elif _columns(arrays.y).shape[1] != spec.outputs:
         raise ConfigError(f"{where}: y is {arrays.y.shape}, but its spec says {spec.outputs} target columns")
     return arrays

@@ -38,6 +38,19 @@ def digits_permuted(*, order: int, **options: Unpack[DataOptions]) -> Data:
     return _bundled(spec, "load_digits", options, largest=16, order=np.random.default_rng(order).permutation(64))
 
 
+def digits_reconstruction(**options: Unpack[DataOptions]) -> Data:
+    """`digits` as they are to be reproduced: the target of an image is that image, 64 numbers from 0 to 1."""
+    check_options(options, groups=False, marks=False)
+
+    def load() -> Arrays:
+        from sklearn import datasets
+
+        x = datasets.load_digits(return_X_y=True)[0] / 16
+        return Arrays(x.reshape(-1, 1, 8, 8), x)
+
+    return in_memory(Spec("reconstruction", (1, 8, 8), 64), load, standardise_target=False, **options)
+
+
 def breast_cancer(**options: Unpack[DataOptions]) -> Data:
     """569 tumours, 30 measures of their cells' nuclei; malignant or benign (Street, Wolberg and Mangasarian 1993)."""
     spec = Spec("classification", (30,), 2, ("malignant", "benign"), CANCER)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from plumbline.config import ConfigError, nearest
@@ -30,6 +31,28 @@ def _batch(channels: int, dims: int) -> nn.Module:
     return (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dims](channels)
 
 
+class MeanOnlyBatchNorm(nn.Module):
+    """Takes each channel's mean over the batch away and leaves its spread alone (Salimans and Kingma 2016)."""
+
+    mean: Tensor
+
+    def __init__(self, channels: int, momentum: float = 0.1):
+        super().__init__()
+        self.momentum = momentum  # of the running mean that evaluation uses, as in torch's batch norms
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean([axis for axis in range(x.dim()) if axis != 1]) if self.training else self.mean
+        if self.training:
+            self.mean.lerp_(mean.detach().to(self.mean.dtype), self.momentum)
+        return x + (self.bias - mean).view(-1, *[1] * (x.dim() - 2))
+
+
+def _mean_only(channels: int, dims: int) -> nn.Module:
+    return MeanOnlyBatchNorm(channels)
+
+
 def _layer(channels: int, dims: int) -> nn.Module:
     return nn.LayerNorm(channels) if dims == 0 else nn.GroupNorm(1, channels)
 
@@ -46,7 +69,13 @@ def _none(channels: int, dims: int) -> nn.Module:
     return nn.Identity()
 
 
-NORMS: dict[str, Callable[[int, int], nn.Module]] = {"batch": _batch, "layer": _layer, "group": _group, "none": _none}
+NORMS: dict[str, Callable[[int, int], nn.Module]] = {
+    "batch": _batch,
+    "mean_only": _mean_only,
+    "layer": _layer,
+    "group": _group,
+    "none": _none,
+}
 
 Activation = Literal[*ACTIVATIONS]  # the two registries are the only home of the names
 Norm = Literal[*NORMS]
@@ -67,8 +96,8 @@ def norm(name: Norm, channels: int, dims: int) -> nn.Module:
 
 
 def takes_bias(name: Norm) -> bool:
-    """Whether a layer before this norm needs a bias: batch norm takes any away, and its gradient would be zero."""
-    return name != "batch"
+    """Whether a layer before this norm needs a bias: a batch's mean takes any away, and its gradient would be zero."""
+    return name not in ("batch", "mean_only")
 
 
 def dense(inputs: int, width: int, *, norm_name: Norm, activation_name: Activation) -> nn.Sequential:

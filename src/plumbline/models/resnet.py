@@ -75,7 +75,8 @@ class Block(nn.Module):
         if stride > 1 or inputs != outputs:
             self.shortcut = nn.Sequential(conv(1, inputs, outputs, stride, norm), layers.norm(norm, outputs, dims=2))
         self.activation = layers.activation(activation)
-        start_at_zero(self.branch.conv2 if norm == "none" else self.branch.norm2)
+        scaled = hasattr(self.branch.norm2, "weight")
+        start_at_zero(self.branch.norm2 if scaled else self.branch.conv2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.shortcut(x) + self.branch(x))

@@ -4,9 +4,10 @@ from plumbline.regularisers.core import Regulariser
 from plumbline.regularisers.dropout import DropBlock, Dropout
 from plumbline.regularisers.mixing import CutMix, InputNoise, LabelSmoothing, Mixup
 from plumbline.regularisers.norms import SpectralNorm, WeightNorm
-from plumbline.regularisers.penalties import L1, L2, ConfidencePenalty, ElasticNet
+from plumbline.regularisers.penalties import KL, L1, L2, ConfidencePenalty, ElasticNet
 
 __all__ = [
+    "KL",
     "L1",
     "L2",
     "ConfidencePenalty",

@@ -115,6 +115,29 @@ class ConfidencePenalty(Regulariser):
         return self.strength * (log_p.exp() * log_p).sum(1).mean()
 
 
+class KL(Regulariser):
+    """strength * KL(code || N(0, 1)), in nats a sample, of a model with a code that is drawn (Kingma and Welling 2014).
+
+    Such a model has a `divergence`. A strength of 1 is the bound on the likelihood where the loss is one, summed over the
+    inputs; above 1 is the beta of Higgins et al. 2017. Our losses are means over the inputs: strength is 1 / inputs then.
+    """
+
+    option = "kl"
+
+    def __init__(self, spec: Spec, *, strength: float) -> None:
+        super().__init__(spec)
+        self.check(0, inf, strength=strength)
+        self.strength = strength
+
+    def attach(self, model: nn.Module) -> None:
+        if not hasattr(model, "divergence"):
+            raise ConfigError(f"regulariser=[kl]: {type(model).__name__} draws no code; choose model=vae")
+
+    def penalty(self, model: nn.Module, logits: Tensor) -> Tensor | None:
+        divergence = getattr(model, "module", model).divergence
+        return None if self.strength == 0 or divergence is None else self.strength * divergence
+
+
 class _Norms(torch.autograd.Function):
     """l1 * sum(|t|) + l2 * sum(t²) over tensors, with the gradient in one pass over each.
 

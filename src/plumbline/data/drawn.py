@@ -1,0 +1,67 @@
+"""Sequences, masks and pairs that are drawn, not collected: the truth of each is known."""
+
+from __future__ import annotations
+
+from math import tau
+from typing import Unpack
+
+import numpy as np
+
+from plumbline.contract import require
+from plumbline.data.core import Data, Spec
+from plumbline.data.memory import Arrays, in_memory
+from plumbline.data.splits import DataOptions, check_options
+
+
+def sequences(
+    *, samples: int, length: int, channels: int, noise: float, draw: int, **options: Unpack[DataOptions]
+) -> Data:
+    """Sequences (T, D) of a low and a high tone, one in each half: rising or falling. Only the order tells them apart."""
+    check_options(options, groups=False, marks=False)
+    _check(samples, noise, draw)
+    require("data.length", length, length >= 8, "at least 8")
+    require("data.channels", channels, channels >= 1, "at least 1")
+
+    def load() -> Arrays:
+        generator = np.random.default_rng(draw)
+        y = np.arange(samples) % 2
+        low, high = generator.uniform(1, 2, samples), generator.uniform(3, 4, samples)  # turns in half a sequence
+        halves = np.where(y == 1, np.stack([low, high]), np.stack([high, low]))  # (2, N); 1: rising
+        turns = halves.T.repeat((length - length // 2, length // 2), axis=1) * 2 / length  # (N, T) a step
+        phase = generator.uniform(0, tau, (samples, 1, channels))
+        x = np.sin(tau * turns.cumsum(1)[:, :, None] + phase)
+        return Arrays(x + noise * generator.normal(size=x.shape), y)
+
+    return in_memory(Spec("classification", (length, channels), 2, ("falling", "rising")), load, **options)
+
+
+def shapes(*, samples: int, size: int, shapes: int, noise: float, draw: int, **options: Unpack[DataOptions]) -> Data:
+    """Grey pictures (1, size, size) of discs and boxes; the target is a mask (2, size, size): discs, boxes."""
+    check_options(options, groups=False, marks=False)
+    _check(samples, noise, draw)
+    require("data.size", size, size >= 8, "at least 8")
+    require("data.shapes", shapes, shapes >= 1, "at least 1")
+    spec = Spec("segmentation", (1, size, size), 2 * size * size, masks=(2, size, size))
+
+    def load() -> Arrays:
+        generator = np.random.default_rng(draw)
+        across, down = np.meshgrid(np.arange(size), np.arange(size))
+        x, y = np.zeros((samples, 1, size, size)), np.zeros((samples, 2, size, size))
+        for picture, masks in zip(x, y, strict=True):
+            for _ in range(shapes):
+                kind, radius = generator.integers(2), generator.uniform(size / 10, size / 5)
+                dx, dy = (axis - generator.uniform(radius, size - radius) for axis in (across, down))
+                inside = dx**2 + dy**2 < radius**2 if kind == 0 else np.maximum(abs(dx), abs(dy)) < radius
+                masks[:, inside] = 0  # what is in front hides what is behind
+                masks[kind, inside] = 1
+                picture[0, inside] = generator.uniform(0.5, 1)
+        return Arrays(x + noise * generator.normal(size=x.shape), y)
+
+    return in_memory(spec, load, **options)
+
+
+def _check(samples: int, noise: float, draw: int) -> None:
+    """Raise ConfigError on what cannot be drawn."""
+    require("data.samples", samples, samples >= 10, "at least 10")
+    require("data.noise", noise, noise >= 0, "at least 0")
+    require("data.draw", draw, draw >= 0, "at least 0")

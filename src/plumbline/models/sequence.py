@@ -1,0 +1,87 @@
+"""Networks for sequences (T, D): a recurrent one and a small Transformer. An image is read row by row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from plumbline.config import ConfigError
+from plumbline.data.core import Spec
+from plumbline.models.blocks import Activation, activation, positive
+
+
+class LSTM(nn.Module):
+    """Recurrent layers that remember (Hochreiter and Schmidhuber 1997); the last step's state is what is judged."""
+
+    def __init__(self, spec: Spec, *, width: int, layers: int):
+        super().__init__()
+        positive("width", [width], width)
+        positive("layers", [layers], layers)
+        _, inputs = steps("lstm", spec)
+        self.recurrent = nn.LSTM(inputs, width, layers, batch_first=True)
+        self.head = nn.Linear(width, spec.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.recurrent(rows(x))  # (B, T, width)
+        return self.head(states[:, -1])  # (B, outputs)
+
+
+class Transformer(nn.Module):
+    """Steps that attend to one another, norms first, positions learnt, the mean judged (Vaswani et al. 2017)."""
+
+    def __init__(self, spec: Spec, *, width: int, layers: int, heads: int, activation: Activation):
+        super().__init__()
+        for key, value in {"width": width, "layers": layers, "heads": heads}.items():
+            positive(key, [value], value)
+        if width % heads:
+            raise ConfigError(f"model.heads={heads}: must divide model.width={width}")
+        length, inputs = steps("transformer", spec)
+        self.embed = nn.Linear(inputs, width)
+        self.position = nn.Parameter(0.02 * torch.randn(length, width))
+        self.blocks = nn.Sequential(*(Attending(width, heads, activation) for _ in range(layers)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, spec.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(rows(x)) + self.position  # (B, T, width)
+        x = self.norm(self.blocks(x))
+        return self.head(x.mean(1))  # (B, outputs)
+
+
+class Attending(nn.Module):
+    """x + attention(norm(x)), then x + dense(norm(x)): (B, T, width) -> (B, T, width)."""
+
+    def __init__(self, width: int, heads: int, activation_name: Activation):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.asked = nn.Linear(width, 3 * width)  # queries, keys, values
+        self.told = nn.Linear(width, width)
+        self.dense = nn.Sequential(
+            nn.Linear(width, 4 * width), activation(activation_name), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.asked(self.norm1(x)).unflatten(2, (3, self.heads, -1))  # (B, T, 3, heads, width / heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, T, width / heads)
+        told = nn.functional.scaled_dot_product_attention(query, key, value)
+        x = x + self.told(told.transpose(1, 2).flatten(2))
+        return x + self.dense(self.norm2(x))
+
+
+def rows(x: Tensor) -> Tensor:
+    """(B, T, D) as it is; images (B, C, H, W) as H steps of C * W numbers."""
+    return x if x.dim() == 3 else x.transpose(1, 2).flatten(2)
+
+
+def steps(option: str, spec: Spec) -> tuple[int, int]:
+    """(T, D) of one input, or ConfigError: a table has no order."""
+    if len(spec.shape) == 2:
+        return spec.shape[0], spec.shape[1]
+    if len(spec.shape) == 3:
+        channels, height, width = spec.shape
+        return height, channels * width
+    raise ConfigError(
+        f"model={option}: needs sequences (T, D) or images (C, H, W), but one input of these data has shape "
+        f"{spec.shape}; choose model=mlp, or data with an order"
+    )
