@@ -61,7 +61,7 @@ CHANGES: dict[str, Any] = {  # as in test_options
     "data/csv/separator": Given(";", {"data.file": "{files}/semicolons.csv"}),
     "data/csv/bad_rows": Given("skip", {"data.file": "{files}/broken.csv"}),
     "data/csv/standardise_target": Given(False, {"data.task": "regression"}),
-    "data/digits_permuted/order": 1, "data/*/draw": 1, "data/*/samples": 60,
+    "data/digits_permuted/order": 1,
     "data/playground/figure": "spiral", "data/playground/noise": 0.5, "data/playground/features": ["x2", "y2"],
     "data/toy_regression/variant": "as_published", "data/toy_regression/features": 4,
     "data/toy_regression/standardise_target": True,
