@@ -94,7 +94,7 @@ def trained(cfg, directory: Path) -> float:
             cfg.pop(key, None)
     cfg.report = False
     with Signals() as signals:
-        return run(cfg, directory, [], signals, None)
+        return run(cfg, directory, [], signals, None, None)
 
 
 def app() -> None:

@@ -148,7 +148,7 @@ WRONG_NODES = [
     ({"hidden": [8], "activation": "relu"}, "model.norm: has no value; plumbline.models.mlp.MLP needs it"),
     ({**MLP, "hidden": 8}, "model.hidden=8: must be a list of whole numbers"),
     ({**MLP, "hidden": None}, "model.hidden=null: must be a list of whole numbers"),
-    ({**MLP, "norm": "bacth"}, "model.norm=bacth: must be one of batch, layer, group, none (did you mean 'batch'?)"),
+    ({**MLP, "norm": "bacth"}, "model.norm=bacth: must be one of batch, mean_only, layer, group, none (did you mean 'batch'?)"),
     ({**MLP, "norm": "???"}, "model.norm: has no value (???); give one: model.norm=…"),
     ({**MLP, "norm": True}, "model.norm=true: must be one of batch"),
     ({**MLP, "_args_": [1]}, "model._args_: is Hydra's own word"),

@@ -118,6 +118,7 @@ def test_four_processes_are_one_with_a_batch_four_times_as_large(samples: int, a
         assert flat(each["weights"]) == pytest.approx(flat(alone["weights"]), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_every_sample_is_seen_once_an_epoch_by_one_process_only(tmp_path: Path) -> None:
     (alone,) = fitted(1, 12, tmp_path, 41, 1, norm=0, epochs=1)
     together = fitted(3, 4, tmp_path, 41, 1, norm=0, epochs=1)
@@ -125,6 +126,7 @@ def test_every_sample_is_seen_once_an_epoch_by_one_process_only(tmp_path: Path) 
     assert sorted(flat([each["seen"] for each in together])) == sorted(flat(alone["seen"]))
 
 
+@pytest.mark.slow
 def test_weights_and_running_statistics_are_the_same_in_all_processes(tmp_path: Path) -> None:
     together = fitted(3, 4, tmp_path, 41, 1, norm=1)
     assert together[0]["weights"] == together[1]["weights"] == together[2]["weights"]
@@ -317,6 +319,7 @@ def test_what_shards_cannot_do_is_said_at_once(words: list[str], message: str, t
         run_to_the_end(cfg, tmp_path, [])
 
 
+@pytest.mark.slow
 def test_penalties_that_need_whole_weights_are_refused_by_all_processes(tmp_path: Path) -> None:
     statuses = train(tmp_path, 2, "shard=true", "regulariser=[l1]", "epochs=1", "hydra.run.dir=run")
     assert [status for status, _ in statuses] == [2, 2], statuses

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import composed, noted, records
 
 from plumbline.config import build
+from plumbline.state import read
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 # experiment and overrides -> metric of the last epoch -> from, to
 NUMBERS: list[tuple[str, dict[str, tuple[float, float]]]] = [
@@ -26,7 +30,11 @@ NUMBERS: list[tuple[str, dict[str, tuple[float, float]]]] = [
     ("experiment=permuted", {"val/accuracy": (0.88, 0.96)}),
     ("experiment=permuted data=digits", {"val/accuracy": (0.97, 1.0)}),
 ]
-SLOW: list[tuple[str, dict[str, tuple[float, float]]]] = []
+SLOW: list[tuple[str, dict[str, tuple[float, float]]]] = [
+    ("experiment=fashion_layer", {"val/accuracy": (0.865, 0.89)}),
+    ("experiment=fashion_layer model.hidden=[]", {"val/accuracy": (0.835, 0.865)}),
+    ("experiment=fashion_convolution", {"val/accuracy": (0.874, 0.896)}),
+]
 
 
 @pytest.fixture
@@ -52,6 +60,8 @@ def test_an_experiment_gives_its_numbers(words: str, expected: dict, ended) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize(("words", "expected"), SLOW, ids=[words for words, _ in SLOW])
 def test_a_long_experiment_gives_its_numbers(words: str, expected: dict, ended) -> None:
+    if "fashion" in words and not FASHION.is_dir():
+        pytest.skip("needs Debian's dataset-fashion-mnist")
     status, folder = ended(words)
     assert status == 0
     assert outside(records(folder)[-1], expected) == {}
@@ -79,3 +89,24 @@ def test_ridge_regression_is_as_good_on_diabetes_as_the_network() -> None:
 
     data = build(composed("experiment=diabetes").data)()
     assert Ridge(1.0).fit(data.train.x, data.train.y).score(data.val.x, data.val.y) == pytest.approx(0.56, abs=0.02)
+
+
+def test_l1_makes_weights_sparse_and_l2_makes_them_small(run, ended) -> None:
+    found = []
+    for l1, l2 in ((0.001, 0), (0, 0.001), (0, 0)):  # experiment=sparse
+        words = f"regulariser.elastic_net.kernel_l1={l1} regulariser.elastic_net.kernel_l2={l2}"
+        _, folder = run("experiment=sparse", *words.split(), folder=f"{l1}-{l2}")
+        weight = read(folder / "best.pt")[0]["model"]["hidden.0.linear.weight"]
+        found.append(((weight.abs() < 1e-3).float().mean().item(), weight.norm().item()))
+    sparse, small, free = found
+    assert sparse[0] == pytest.approx(0.44, abs=0.08)
+    assert small[0] < 0.03 and free[0] < 0.03
+    assert small[1] < 0.92 * free[1]
+
+
+def test_a_run_that_waits_ends_early_with_the_weights_of_its_best_epoch(ended) -> None:
+    _, folder = ended("experiment=early_stopping")
+    run, lines = noted(folder), records(folder)
+    assert len(lines) == run["best"]["epoch"] + 20 < 150
+    assert lines[-1]["train/loss"] < run["best"]["train/loss"]
+    assert lines[-1]["val/loss"] > run["best"]["val/loss"]
