@@ -14,8 +14,6 @@ from test_slurm_submit import CLUSTERS, rendered
 
 from plumbline.slurm.doctor import LEAST_GB
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 NODES = """
 NodeName=x[1-2] NodeHostname=nowhere Port=17999 CPUs=288 RealMemory=2000000 State=CLOUD \
 Gres=gpu:T4:8,gpu:l40s:10 Features=l40s,NOGPU,T4

@@ -15,8 +15,6 @@ from test_resume import result
 
 from plumbline.record import read_run
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 EPOCHS = 160
 LONG = (f"epochs={EPOCHS}", "checks=off", "regulariser=[dropout]", "ema=0.9", "save_minutes=0.01")
 
