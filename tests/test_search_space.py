@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import yaml
 from conftest import ROOT
 
 from plumbline.contract import ConfigError
-from plumbline.search.compose import check_all, checkpoints, hydra_at
+from plumbline.search.compose import Points, checkpoints, compose, hydra_at
+from plumbline.search.prepare import apart
 from plumbline.search.samplers import quasi_random
 from plumbline.search.space import Space, corners, parse
 
@@ -152,12 +154,40 @@ def test_a_sample_of_a_space_has_each_choice_and_each_end() -> None:
     assert all(("optimiser.momentum" in point) == (point["optimiser"] == "sgd") for point in points)
 
 
+def check(points, space, fixed, folders) -> None:
+    composed = Points(space, fixed, "train", folders)
+    for point in points:
+        composed.check(point)
+
+
+def test_a_point_is_composed_as_the_command_line_would_be() -> None:
+    folders = [ROOT / "conf"]
+    words = ["optimiser=sgd,adamw", "optimiser.lr=1e-3,0.1", "model.hidden=[3],[4,5]", "+transfer.more=1"]
+    with hydra_at(folders) as loader:
+        space, fixed = parse(words, {}, loader)
+        composed = Points(space, ["epochs=3", *fixed], "train", folders)
+        for point in space.grid():
+            assert composed(point) == compose(["epochs=3", *fixed, *space.words(point)], "train")
+    assert (len(space.grid()), len(composed.composed)) == (8, 2)
+
+
+def test_every_choice_is_tried_before_what_differs_only_in_numbers() -> None:
+    space = space_of("optimiser=sgd,adamw", "batch_size=8,16,32", "optimiser.lr=interval(0.1,0.2)")
+    every = product((0.1, 0.2), ("sgd", "adamw"), (8, 16, 32))
+    points = [{"optimiser.lr": lr, "optimiser": name, "batch_size": size} for lr, name, size in every]
+    new, other = apart(space, points)
+    assert new == points[:4]
+    assert other == points[4:]
+    ranges = space_of("optimiser.lr=interval(0.1,0.2)")
+    assert apart(ranges, [{"optimiser.lr": 0.1}, {"optimiser.lr": 0.2}])[0] == [{"optimiser.lr": 0.1}]
+
+
 def test_every_shipped_space_can_be_composed_at_every_checkpoint() -> None:
     for file in sorted((ROOT / "conf" / "space").glob("[!_]*.yaml")):
         with hydra_at(CONF) as loader:
             space, fixed = parse([], yaml.safe_load(file.read_text()), loader)
             points = checkpoints(space, None)
-            check_all(points, space, fixed, "train", CONF)
+            check(points, space, fixed, CONF)
         assert len(points) >= 3, file
         assert all(parameter.log for parameter in space if parameter.name == "optimiser.lr"), file
 
@@ -166,13 +196,16 @@ def test_a_point_that_cannot_be_composed_is_said_with_its_trial_and_the_others_d
     with hydra_at(CONF) as loader:
         space, fixed = parse(["epochs=1,2,many", "seed=0,1"], {}, loader)
         with pytest.raises(ConfigError, match=r"epochs=many: must be a whole number.*in the trial epochs=many seed=0"):
-            check_all(space.grid(), space, fixed, "train", CONF)
+            check(space.grid(), space, fixed, CONF)
+        space, fixed = parse(["epochs=1,2", "ema=null,0.9", "swa=null,0.5"], {}, loader)
+        with pytest.raises(ConfigError, match=r"two averages.*in the trial epochs=1 ema=0.9 swa=0.5"):
+            check(space.grid(), space, fixed, CONF)
         space, fixed = parse(["model=mlp,mpl"], {}, loader)
         with pytest.raises(ConfigError, match=r"model=mpl: there is no such option \(did you mean 'mlp'\?\)"):
-            check_all(space.grid(), space, fixed, "train", CONF)
+            check(space.grid(), space, fixed, CONF)
         space, fixed = parse(["optimiser=sgd,adamw", "optimiser.momentum=0.5"], {}, loader)
         with pytest.raises(ConfigError, match=r"optimiser.momentum.*optimiser=adamw"):
-            check_all(space.grid(), space, fixed, "train", CONF)
+            check(space.grid(), space, fixed, CONF)
 
 
 def test_a_config_dir_of_ones_own_is_composed_too(tmp_path: Path) -> None:
@@ -182,5 +215,5 @@ def test_a_config_dir_of_ones_own_is_composed_too(tmp_path: Path) -> None:
     folders = [*CONF, tmp_path]
     with hydra_at(folders) as loader:
         space, fixed = parse(["model=mlp,mine", "model.hidden=[3],[4]"], {}, loader)
-        check_all(space.grid(), space, fixed, "train", folders)
+        check(space.grid(), space, fixed, folders)
     assert len(space.grid()) == 4

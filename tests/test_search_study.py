@@ -294,8 +294,9 @@ MISTAKES = [
     (["study=x"], ["study=x", "put -m in front"]),
 ]  # fmt: skip
 BUILT = [
-    (["model.hidden=[3],abc"], ["model.hidden=abc", "a list of whole numbers", "in the trial"]),
-    (["model=mlp,cnn"], ["model=cnn", "(4,)", "in the trial model=cnn"]),
+    (["model.hidden=[3],abc"], ["model.hidden=abc", "a list of whole numbers"]),
+    (["model=mlp,cnn"], ["model=cnn", "(4,)"]),
+    (["model=mlp,cnn", "seed=0,1"], ["model=cnn", "(4,)", "in the trial model=cnn seed=0"]),
     (["data.val_fraction=0.2,2"], ["data.val_fraction=2", "between 0 and 1"]),
     (["objective=val/acuracy", "seed=0,1"], ["objective=val/acuracy", "(did you mean 'val/accuracy'?)"]),
     (["search.also=[val/f2]", "seed=0,1"], ["search.also=val/f2", "val/f1", "parameters"]),

@@ -203,7 +203,7 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError("outputs=: is where runs go: not empty; the current folder is outputs=.")
     for path, node in nodes(cfg):
         allowed(path, shown(node["_target_"]), cfg.allow)
-    OmegaConf.resolve(cfg.copy())  # an interpolation that leads nowhere is said now
+    OmegaConf.to_container(cfg, resolve=True)  # an interpolation that leads nowhere is said now
 
 
 def check_checks(cfg: DictConfig) -> None:

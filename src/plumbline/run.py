@@ -132,7 +132,7 @@ def follow(
     """Follow the training: score each epoch, keep the best, record, save; end early, or leave when asked."""
     objective, direction = record.run["objective"], record.run["direction"]
     last, best = record.directory / "last.pt", record.directory / "best.pt"
-    saving, beating = Clock(60 * cfg.save_minutes), Clock(30)
+    saving, beating, patience = Clock(60 * cfg.save_minutes), Clock(30), cfg.patience  # a look into cfg takes 30 µs
 
     def keep(epoch: dict[str, float]) -> None:
         epoch |= scoring.epoch(state)
@@ -152,7 +152,7 @@ def follow(
         checks.ask("curve", Curve.of(record.run, state.records, ended=False))
 
     def waited() -> bool:
-        return cfg.patience is not None and bool(state.best) and state.epoch - state.best["epoch"] >= cfg.patience
+        return patience is not None and bool(state.best) and state.epoch - state.best["epoch"] >= patience
 
     while not waited() and (epoch := next(epochs, END)) is not END:
         asked = (training.world or signals).asked  # once a turn: what is asked after the saving waits for the next
@@ -174,7 +174,7 @@ def follow(
         if asked:
             raise Left(fate(asked))
     if waited():
-        console.say(f"no better {objective} for {cfg.patience} epochs: ended early")
+        console.say(f"no better {objective} for {patience} epochs: ended early")
     if not state.records:  # no epoch was asked for: the network as it is
         keep({"epoch": 0, "step": 0})
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from plumbline import config, mistakes
 from plumbline.config import STUDY, ConfigError
 from plumbline.search.space import Point, Space, corners, product_size
 
-MOST = 100  # points of a space that are composed before its first trial
+MOST = 40  # points of a space that are composed before its first trial
 
 
 @contextmanager
@@ -58,48 +59,71 @@ def alone(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def check_all(points: list[Point], space: Space, fixed: list[str], config_name: str, folders: list[Path]) -> None:
-    """Compose and check each point's configuration; raise ConfigError with the words of the first that is a mistake.
+class Points:
+    """The configuration of every point of a space; those that choose the same options are composed once.
 
-    Points that choose the same options are composed once: their values are set on a copy, which is what Hydra does.
+    Their values are set on a copy, which is what Hydra does. `folders`: where the option files are, our own first.
     """
-    composed: dict[tuple[str, ...], DictConfig] = {}
-    parser = OverridesParser.create()
-    for point in points:
-        words = space.words(point)
-        plain = [word for word in words if "." in word.partition("=")[0] or not _group(word, folders)]
-        plain = [word for word in plain if word[0] not in "+~"]
-        options = tuple(word for word in words if word not in plain)
+
+    def __init__(self, space: Space, fixed: list[str], config_name: str, folders: list[Path]):
+        self.space, self.fixed, self.config_name, self.folders = space, fixed, config_name, folders
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
+        self.checked: set[tuple[tuple[str, ...], str, str]] = set()  # pairs of words, and the options they were under
+        self.parser = OverridesParser.create()
+
+    def __call__(self, point: Point) -> DictConfig:
+        """Compose a point as the command line would be. Raises what mistakes.explain knows to say."""
         try:
-            if options not in composed:
-                composed[options] = _checked([*fixed, *options, *plain], config_name, folders, words)
-                composed[options] = compose([*fixed, *options], config_name)
-                continue
-            cfg = composed[options].copy()
-            for override in parser.parse_overrides(plain):
-                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
-            config.check_values(cfg)
+            return self._set(point)
         except Exception:  # whatever it was: the slow way has the words for it
-            _checked([*fixed, *words], config_name, folders, words)
+            with hydra_at(self.folders):
+                return compose([*self.fixed, *self.space.words(point)], self.config_name)
 
+    def check(self, point: Point) -> None:
+        """Compose a point and check its values, unless each pair of them was checked. Raises ConfigError with its words."""
+        words, options = self.space.words(point), self.options(point)
+        pairs = {(options, *pair) for pair in combinations_with_replacement(words, 2)}
+        if words and pairs <= self.checked:
+            return
+        try:
+            config.check_values(self._set(point))
+        except Exception:
+            try:
+                mistakes.check_words([*self.fixed, *words], self.folders)
+                config.check_values(self(point))
+            except mistakes.ANYTHING as error:
+                raise self.mistake(error, point) from error
+        self.checked |= pairs
 
-def _checked(overrides: list[str], config_name: str, folders: list[Path], words: list[str]) -> DictConfig:
-    try:
-        mistakes.check_words(overrides, folders)
-        cfg = compose(overrides, config_name)
-        config.check_values(cfg)
+    def learn(self, point: Point) -> DictConfig:
+        """Compose the options that a point chooses, unless they are known already."""
+        options = self.options(point)
+        if options not in self.composed:
+            mistakes.check_words([*self.fixed, *options], self.folders)
+            with hydra_at(self.folders):
+                self.composed[options] = compose([*self.fixed, *options], self.config_name)
+        return self.composed[options]
+
+    def _set(self, point: Point) -> DictConfig:
+        cfg = self.learn(point).copy()
+        options = self.options(point)
+        values = [word for word in self.space.words(point) if word not in options]
+        for override in self.parser.parse_overrides(values):
+            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
         return cfg
-    except mistakes.ANYTHING as error:
-        said = mistakes.explain(error, folders)
-        among = " ".join(words)
-        raise ConfigError(
-            f"{said} (in the trial {among})" if among and among != said.partition(":")[0] else said
-        ) from error
 
+    def mistake(self, error: BaseException, point: Point) -> ConfigError:
+        """What is wrong with a point."""
+        said, among = mistakes.explain(error, self.folders), " ".join(self.space.words(point))
+        return ConfigError(f"{said} (in the trial {among})" if among and among != said.partition(":")[0] else said)
 
-def _group(word: str, folders: list[Path]) -> bool:
-    key = word.lstrip("+~").partition("=")[0].partition("@")[0]
-    return any((folder / key).is_dir() for folder in folders)
+    def options(self, point: Point) -> tuple[str, ...]:
+        """The overrides of a point that choose options, or add and remove keys; the others set a value."""
+        words = self.space.words(point)
+        return tuple(word for word in words if word[0] in "+~" or self._group(word.partition("=")[0]))
+
+    def _group(self, key: str) -> bool:
+        return "." not in key and any((folder / key.partition("@")[0]).is_dir() for folder in self.folders)
 
 
 def checkpoints(space: Space, points: list[Point] | None) -> list[Point]:
@@ -112,6 +136,3 @@ def sampled(points: list[Point], most: int) -> list[Point]:
     if len(points) <= most:
         return points
     return [points[0], points[-1], *random.Random(0).sample(points[1:-1], most - 2)]
-
-
-Compose = Callable[[list[str]], DictConfig]

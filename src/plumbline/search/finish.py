@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import importlib
 import io
 import json
 import os
@@ -78,6 +79,12 @@ def confirmed(study: Study) -> list[float]:
 
     ends = [outcome(directory) for directory in confirmations(study)]
     return [end.run["best"][end.run["objective"]] for end in ends if end is not None and end.status == "finished"]
+
+
+def get_ready() -> None:
+    """Import what the pages are made with: a worker that waits for another one's last trial has the time."""
+    for name in ("jinja2", "matplotlib.figure", "optuna.importance", "optuna.visualization", "plotly.graph_objects"):
+        importlib.import_module(name)
 
 
 def finish(study: Study, opened: optuna.Study) -> None:

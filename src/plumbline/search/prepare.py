@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     import optuna
     from omegaconf import DictConfig
 
+    from plumbline.search.space import Point, Space
     from plumbline.search.study import Study
     from plumbline.search.worker import Asked
 
-SECONDS = 20.0  # after which no further point is tried: the rest is seen by its trial
+SECONDS = 20.0  # after which no further choice is tried: the rest is seen by its trial
+MORE = 2.0  # after which no other point is; the first, which imports, not counted
 FACTS = ("parameters", "multiply_adds")  # of a run that may be an objective, beside its metrics; less is better
 
 
@@ -123,26 +125,37 @@ def _installed(name: str) -> bool:
 
 def _rehearse(study: Study, here: bool) -> list[list[str]]:
     from plumbline import mistakes
-    from plumbline.search.compose import checkpoints, compose, hydra_at, sampled
+    from plumbline.search.compose import Points, checkpoints, sampled
 
-    began, objectives, folders = time.monotonic(), None, study.folders(snapshot=True)
-    with hydra_at(folders):
-        for point in sampled(checkpoints(study.space, study.points()), 50):
-            words = study.space.words(point)
-            try:
-                found = _try(compose([*study.fixed, *words], study.config_name), study.search["also"], here)
-            except mistakes.ANYTHING as error:
-                where = f" (in the trial {' '.join(words)})" if words else ""
-                raise ConfigError(mistakes.explain(error, folders) + where) from error
-            if objectives not in (None, found):
-                raise ConfigError(
-                    f"objective=auto: is {found[0][0]} for {' '.join(words)} and {objectives[0][0]} for others; a study "
-                    "compares one number: say objective=val/loss, or search the tasks one by one"
-                )
-            objectives = found
-            if time.monotonic() - began > SECONDS:
-                break
+    began, objectives = time.monotonic(), None
+    composed = Points(study.space, study.fixed, study.config_name, study.folders(snapshot=True))
+    new, other = apart(study.space, sampled(checkpoints(study.space, study.points()), 50))
+    for point in [*new, *other]:
+        if time.monotonic() - began > (SECONDS if point in new else MORE):
+            break
+        try:
+            found = _try(composed(point), study.search["also"], here)
+        except mistakes.ANYTHING as error:
+            raise composed.mistake(error, point) from error
+        if objectives not in (None, found):
+            raise ConfigError(
+                f"objective=auto: is {found[0][0]} for {' '.join(study.space.words(point))} and {objectives[0][0]} for "
+                "others; a study compares one number: say objective=val/loss, or search the tasks one by one"
+            )
+        if objectives is None:
+            objectives, began = found, time.monotonic()
     return objectives
+
+
+def apart(space: Space, points: list[Point]) -> tuple[list[Point], list[Point]]:
+    """The points with a choice that none before them has, and the others."""
+    choices, seen = {parameter.name for parameter in space if parameter.choices}, set()
+    found: tuple[list[Point], list[Point]] = ([], [])
+    for point in points:
+        chosen = {(name, str(value)) for name, value in point.items() if name in choices}
+        found[0 if not seen or chosen - seen else 1].append(point)
+        seen |= chosen or {("", "")}
+    return found
 
 
 _DATA: dict[str, Any] = {}

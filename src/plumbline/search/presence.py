@@ -34,7 +34,8 @@ class Presence:
         self.study, self.folder = study, study / FOLDER
         self.folder.mkdir(exist_ok=True)
         self.name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(2)}"
-        self.file = open(self.folder / self.name, "w")  # noqa: SIM115 - open, and locked, as long as the worker
+        mine = self.folder / f".{self.name}"
+        self.file = open(mine, "w")  # noqa: SIM115 - open, and locked, as long as the worker
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             here: str | None = machine()
@@ -42,6 +43,7 @@ class Presence:
             here = None
         self.file.write(json.dumps({"locked_on": here, "host": platform.node(), "pid": os.getpid(), "task": task()}))
         self.file.flush()
+        mine.rename(self.folder / self.name)  # others see it whole and locked, or not at all
         self.touched = time.monotonic()
         for other in self.folder.iterdir():  # this very task, before it was requeued
             if task() and other.name != self.name and _read(other).get("task") == task():

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from plumbline import exits
 from plumbline.contract import ConfigError
 from plumbline.search import presence
-from plumbline.search.compose import check_all, checkpoints, hydra_at
+from plumbline.search.compose import Points, checkpoints
 from plumbline.search.study import CODE, FILE, Study, asked, difference
 from plumbline.snapshot import changed, snapshot
 
@@ -38,8 +38,9 @@ def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) ->
     new = not (study.folder / FILE).exists()
     points = study.points()
     if new or wider:
-        with hydra_at(folders):
-            check_all(checkpoints(study.space, points), study.space, study.fixed, study.config_name, folders)
+        composed = Points(study.space, study.fixed, study.config_name, folders)
+        for point in checkpoints(study.space, points):
+            composed.check(point)
     if options is not None and options.launcher.dry_run:
         from plumbline.slurm import array
 

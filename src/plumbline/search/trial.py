@@ -17,14 +17,16 @@ from omegaconf import DictConfig
 from plumbline import exits, mistakes
 from plumbline.contract import ConfigError
 from plumbline.search import samplers
-from plumbline.search.compose import compose, hydra_at
+from plumbline.search.compose import Points
 from plumbline.search.space import Point, Space
 
 if TYPE_CHECKING:
     import optuna
     from optuna.pruners import BasePruner
+    from optuna.trial import FrozenTrial
 
     from plumbline.search.study import Study
+    from plumbline.search.worker import Worker
 
 NO_ROOM = 74  # of a trial's process: the disk is full, which is no fault of the trial's
 LOG = "output.log"
@@ -74,11 +76,11 @@ def _make(study: Study) -> samplers.Make:
     return study.built("search.sampler", study.search["sampler"])
 
 
-def configuration(study: Study, point: Point, seed: int, directory: Path) -> tuple[DictConfig, list[str]]:
+def configuration(
+    study: Study, composed: Points, point: Point, seed: int, directory: Path
+) -> tuple[DictConfig, list[str]]:
     """The configuration and overrides of a trial's run with its k-th seed; of one that began, its own, to go on with."""
-    words = [*study.fixed, *study.space.words(point)]
-    with hydra_at(study.folders(snapshot=True)):
-        cfg = compose(words, study.config_name)
+    cfg, words = composed(point), [*study.fixed, *study.space.words(point)]
     if seed:
         words.append(f"seed={cfg.seed + seed}")
         cfg.seed += seed
@@ -96,9 +98,7 @@ def configuration(study: Study, point: Point, seed: int, directory: Path) -> tup
     return cfg, words
 
 
-def process(
-    study: Study, opened: optuna.Study, trial_id: int, number: int, seed: int, directory: Path, judge: Any
-) -> None:
+def process(worker: Worker, trial: FrozenTrial, seed: int, directory: Path, judge: BasePruner | None) -> None:
     """The body of a trial's process, forked from a worker that has imported everything and touched nothing. Never returns."""
     status = exits.BUG
     try:
@@ -110,8 +110,8 @@ def process(
         for number_ in (1, 2):
             os.dup2(output, number_)
         sys.stdout, sys.stderr = (open(n, "w", buffering=1, encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
-        of_its_own(opened)
-        status = _run(study, opened, trial_id, number, seed, directory, judge)
+        of_its_own(worker.opened)
+        status = _run(worker, trial, seed, directory, judge)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -128,16 +128,16 @@ def of_its_own(opened: optuna.Study) -> None:
         storage._worker_id_prefix = storage._replay_result._worker_id_prefix = f"{uuid.uuid4()}-"
 
 
-def _run(study: Study, opened: optuna.Study, trial_id: int, number: int, seed: int, directory: Path, judge: Any) -> int:
+def _run(worker: Worker, trial: FrozenTrial, seed: int, directory: Path, judge: BasePruner | None) -> int:
     from plumbline.run import run_to_the_end
 
     try:
-        point = draw(study, opened, trial_id, number)
+        point = draw(worker.study, worker.opened, trial._trial_id, trial.number)
         try:
-            cfg, words = configuration(study, point, seed, directory)
+            cfg, words = configuration(worker.study, worker.composed, point, seed, directory)
         except mistakes.ANYTHING as error:
-            raise ConfigError(mistakes.explain(error, study.folders(snapshot=True))) from error
-        told = None if judge is None else Judge(opened, trial_id, judge, cfg.epochs)
+            raise ConfigError(mistakes.explain(error, worker.composed.folders)) from error
+        told = None if judge is None else Judge(worker.opened, trial._trial_id, judge, cfg.epochs)
         status = run_to_the_end(cfg, directory, words, told)
     except ConfigError as error:
         print(f"plumbline: {error}", file=sys.stderr)

@@ -16,9 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from plumbline import exits
+from plumbline import exits, mistakes
 from plumbline.contract import ConfigError, nearest
 from plumbline.search import presence
+from plumbline.search.compose import Points
 from plumbline.search.study import CODE, FILE, Study, find
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ class Worker:
         from plumbline.search.storage import Lock
 
         self.study, self.asked, self.until = study, asked, until
+        self.composed = Points(study.space, study.fixed, study.config_name, study.folders(snapshot=True))
         self.opened: optuna.Study = study.open()
         self.storage = self.opened._storage
         self.objectives: list[list[str]] = self.opened.user_attrs["objectives"]
@@ -184,7 +186,7 @@ class Worker:
 
     def work(self) -> int:
         """Until nothing is left to do, or somebody asks to leave."""
-        from plumbline.search.finish import confirm, finish
+        from plumbline.search.finish import confirm, finish, get_ready
 
         try:
             while self.asked.status is None:
@@ -202,6 +204,7 @@ class Worker:
                     break  # a place on a cluster is not to wait in
                 else:
                     self.presence.beat()
+                    get_ready()
                     time.sleep(0.2)
         finally:
             self.presence.leave()
@@ -342,8 +345,12 @@ class Worker:
             return ended
         child = self.asked.fork()
         if child == 0:
-            process(self.study, self.opened, trial._trial_id, trial.number, seed, directory, judge)
+            process(self, trial, seed, directory, judge)
         status = self.wait(child)
+        with contextlib.suppress(*mistakes.ANYTHING):  # the trial has said so
+            self.composed.learn(
+                self.storage.get_trial(trial._trial_id).params
+            )  # for those that choose the same options
         return outcome(directory, status) or self.unfinished(status, directory)
 
     def wait(self, child: int) -> int:
