@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from plumbline.contract import ConfigError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from plumbline.search.worker import Asked
 
 SECONDS = 20.0  # after which no further choice is tried: the rest is seen by its trial
-MORE = 2.0  # after which no other point is; the first, which imports, not counted
+MORE = 0.5  # after which no other point is; the first, which imports, not counted
 FACTS = ("parameters", "multiply_adds")  # of a run that may be an objective, beside its metrics; less is better
 
 
@@ -51,7 +52,6 @@ def prepare(study: Study, asked: Asked, here: bool) -> None:
             made.set_user_attr("folder", str(study.folder))
             made.set_user_attr("modules", said["modules"])
             made.set_user_attr("objectives", said["objectives"])
-    take_over(said["modules"])
 
 
 def take_over(modules: list[str]) -> None:
@@ -81,7 +81,7 @@ def _there(study: Study) -> optuna.Study | None:
 
 
 def rehearsed(study: Study, asked: Asked, here: bool) -> dict[str, Any]:
-    """`objectives` ([name, direction] each), and the `modules` that a trial imports.
+    """`objectives` ([name, direction] each), and the `modules` that a trial imports, which are imported here meanwhile.
 
     The parts are tried in a process of its own, so that this one stays untouched.
     """
@@ -89,31 +89,36 @@ def rehearsed(study: Study, asked: Asked, here: bool) -> dict[str, Any]:
     child = asked.fork()
     if child == 0:
         os.close(reading)
-        try:
+        with os.fdopen(writing, "w", buffering=1) as pipe:
             before = set(sys.modules)
-            said = {"objectives": _rehearse(study, here)}
-            said["modules"] = [name for name in sys.modules if name not in before and _installed(name)]
-        except ConfigError as error:
-            said = {"mistake": str(error)}
-        except BaseException as error:
-            import traceback
 
-            traceback.print_exc()
-            said = {"mistake": f"{type(error).__name__}: {error}"}
-        with os.fdopen(writing, "w") as pipe:
-            json.dump(said, pipe)
+            def tell(**said: Any) -> None:
+                modules = [name for name in sys.modules if name not in before and _installed(name)]
+                print(json.dumps({"modules": modules, **said}), file=pipe)
+
+            try:
+                tell(objectives=_rehearse(study, here, tell))
+            except ConfigError as error:
+                tell(mistake=str(error))
+            except BaseException as error:
+                import traceback
+
+                traceback.print_exc()
+                tell(mistake=f"{type(error).__name__}: {error}")
         sys.stderr.flush()
         os._exit(0)
     os.close(writing)
+    said: dict[str, Any] = {}
     with os.fdopen(reading) as pipe:
-        text = pipe.read()
+        for line in pipe:
+            said |= json.loads(line)
+            take_over(said["modules"])
     os.waitpid(child, 0)
     asked.below.discard(child)
     if asked.status is not None:
         return {"objectives": [], "modules": []}
-    said = json.loads(text or '{"mistake": "the parts could not be tried: the process that did was ended"}')
-    if "mistake" in said:
-        raise ConfigError(said["mistake"])
+    if "mistake" in said or "objectives" not in said:
+        raise ConfigError(said.get("mistake", "the parts could not be tried: the process that did was ended"))
     return said
 
 
@@ -123,7 +128,7 @@ def _installed(name: str) -> bool:
     return "site-packages" in file and name.count(".") < 2 and not name.rpartition(".")[2].startswith("_")
 
 
-def _rehearse(study: Study, here: bool) -> list[list[str]]:
+def _rehearse(study: Study, here: bool, tell: Callable[[], None]) -> list[list[str]]:
     from plumbline import mistakes
     from plumbline.search.compose import Points, checkpoints, sampled
 
@@ -144,6 +149,7 @@ def _rehearse(study: Study, here: bool) -> list[list[str]]:
             )
         if objectives is None:
             objectives, began = found, time.monotonic()
+            tell()
     return objectives
 
 
