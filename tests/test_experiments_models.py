@@ -11,7 +11,12 @@ EXPECTED = {
     ("experiment=lstm", "model=linear"): {"val/accuracy": (0.4, 0.6)},
     ("experiment=autoencoder",): {"val/loss": (0.008, 0.010)},  # 8 principal components leave 0.024, 16 leave 0.0115
 }
-LONG = {("experiment=unet",): {"val/dice": (0.90, 0.94)}}
+LONG = {
+    ("experiment=unet",): {"val/dice": (0.90, 0.94)},
+    ("experiment=transformer",): {"val/accuracy": (0.95, 0.99)},
+    ("experiment=transformer", "seed=1"): {"val/accuracy": (0.95, 0.99)},
+    ("experiment=transformer", "data.samples=1000"): {"val/accuracy": (0.4, 0.7)},
+}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from plumbline.data.core import Spec
 from plumbline.models.autoencoder import VAE, Autoencoder
 from plumbline.models.blocks import MeanOnlyBatchNorm
 from plumbline.models.dilated import Dilated
-from plumbline.models.sequence import LSTM, Transformer
+from plumbline.models.sequence import LSTM, Transformer, waves
 from plumbline.models.unet import UNet
 from plumbline.regularisers import KL
 
@@ -111,3 +111,16 @@ def test_mean_only_batch_norm_takes_the_mean_and_leaves_the_spread():
     assert y.mean((0, 2, 3)).abs().max() < 1e-5
     assert torch.allclose(y.std((0, 2, 3)), x.std((0, 2, 3)))
     assert torch.allclose(layer.eval()(x), y, atol=1e-3)
+
+
+@pytest.mark.parametrize("width", [6, 7, 64])
+def test_positions_of_one_distance_are_equally_alike_and_no_two_are_the_same(width: int) -> None:
+    positions = waves(40, width)
+    assert positions.shape == (40, width)
+    if width % 2 == 0:
+        alike = positions @ positions.T
+        for distance in range(40):
+            torch.testing.assert_close(
+                alike.diagonal(distance), alike[0, distance].expand(40 - distance), atol=1e-4, rtol=0
+            )
+    assert torch.cdist(positions, positions).fill_diagonal_(1).min() > 0.1

@@ -27,7 +27,7 @@ class LSTM(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Steps that attend to one another, norms first, positions learnt, the mean judged (Vaswani et al. 2017)."""
+    """Steps that attend to one another, norms first, the mean judged; positions start as waves (Vaswani et al. 2017)."""
 
     def __init__(self, spec: Spec, *, width: int, layers: int, heads: int, activation: Activation):
         super().__init__()
@@ -37,7 +37,7 @@ class Transformer(nn.Module):
             raise ConfigError(f"model.heads={heads}: must divide model.width={width}")
         length, inputs = steps("transformer", spec)
         self.embed = nn.Linear(inputs, width)
-        self.position = nn.Parameter(0.02 * torch.randn(length, width))
+        self.position = nn.Parameter(waves(length, width))
         self.blocks = nn.Sequential(*(Attending(width, heads, activation) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, spec.outputs)
@@ -67,6 +67,12 @@ class Attending(nn.Module):
         told = nn.functional.scaled_dot_product_attention(query, key, value)
         x = x + self.told(told.transpose(1, 2).flatten(2))
         return x + self.dense(self.norm2(x))
+
+
+def waves(length: int, width: int) -> Tensor:
+    """Positions (T, width) as sines and cosines: near ones are alike, and a distance is the same turn everywhere."""
+    turns = torch.arange(length)[:, None] / 10000 ** (torch.arange(0, width, 2) / width)
+    return torch.stack([turns.sin(), turns.cos()], 2).flatten(1)[:, :width]
 
 
 def rows(x: Tensor) -> Tensor:
