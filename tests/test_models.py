@@ -27,8 +27,10 @@ TABLE = Spec("regression", (13,), 2)
 
 
 MASKS = Spec("segmentation", (1, 28, 28), 2 * 28 * 28, masks=(2, 28, 28))
+PAIRS = Spec("classification", (2, 13), 10)
 PAINTERS = ["unet"]  # whose outputs are masks
-OPTIONS = [name for name in EVERY if name not in PAINTERS]
+OTHERS = {"unet": MASKS, "siamese": PAIRS}  # what those are for that take no image, or give no classes
+OPTIONS = [name for name in EVERY if name not in OTHERS]
 
 
 def option(name, spec):
@@ -76,7 +78,7 @@ def test_every_option_takes_any_image_and_yields_one_row_of_outputs_a_sample(nam
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_parameter_of_every_option_learns(name):
-    spec = MASKS if name in PAINTERS else FASHION
+    spec = OTHERS.get(name, FASHION)
     model = option(name, spec)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     x, y = images(spec, 16), torch.arange(16) % 10
@@ -90,7 +92,7 @@ def test_every_parameter_of_every_option_learns(name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_in_eval_mode_no_output_depends_on_another_sample(name):
-    spec = MASKS if name in PAINTERS else FASHION
+    spec = OTHERS.get(name, FASHION)
     model = option(name, spec).eval()
     x = images(spec, 4).requires_grad_()
     model(x)[2].sum().backward()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import types
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,8 @@ CHANGES: dict[str, Any] = {
     "model/lstm/width": 8, "model/lstm/layers": 2, "model/transformer/width": 16, "model/transformer/layers": 2,
     "model/transformer/heads": 2, "model/autoencoder/hidden": [8], "model/autoencoder/code": 3, "model/vae/hidden": [8],
     "model/vae/code": 3, "model/dilated/channels": 4, "model/dilated/dilations": [1, 1], "model/dilated/kernel": 5,
-    "model/unet/channels": [2],
+    "model/unet/channels": [2], "model/siamese/hidden": [8], "model/siamese/embedding": 3, "model/siamese/joint": [8],
+    "model/siamese/merge": "difference",
     "loss/huber/delta": 0.1,
     "optimiser/*/lr": 0.003, "optimiser/*/weight_decay": 0.5, "optimiser/*/layer_rates": [0.1, 1.0], "optimiser/*/eps": 0.1,
     "optimiser/*/decoupled": Given("not", DECAY), "optimiser/*/spare": Given("not", DECAY),
@@ -131,9 +133,19 @@ def masks() -> Data:
     return Data(spec, lambda: Splits(split, split, lambda: split, lambda: ""))
 
 
+def halves() -> Data:
+    """The same images as pairs: of their upper and lower half."""
+    plain = images()
+    split = Split(plain.train.x.reshape(48, 2, 32), plain.train.y, plain.train.ids)
+    return Data(replace(plain.spec, shape=(2, 32)), lambda: Splits(split, split, lambda: split, lambda: ""))
+
+
+SUBJECTS = {"unet": masks, "siamese": halves}
+
+
 def subject(cfg: DictConfig) -> Data:
     """What an option is tried on."""
-    return masks() if "unet" in cfg.model._target_ else images()
+    return SUBJECTS.get(cfg.model._target_.split(".")[-2], images)()
 
 
 @cache

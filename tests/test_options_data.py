@@ -32,6 +32,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "mnist": {"root": "{files}/idx", "download": False},
     "sequences": {"samples": 80},
     "shapes": {"samples": 80, "size": 12},
+    "pairs": {"items": 60, "features": 3},
     "cifar10": {"root": "{files}/cifar", "download": False},
 }
 
@@ -54,6 +55,8 @@ CHANGES: dict[str, Any] = {  # as in test_options
     "data/image_folder/scan_cache": "{files}/cache",
     "data/*/samples": 60, "data/*/draw": 1, "data/*/noise": 0.1, "data/sequences/length": 12, "data/sequences/channels": 1,
     "data/shapes/size": 9, "data/shapes/shapes": 1,
+    "data/pairs/apart": "leaking_pairs", "data/pairs/items": 50, "data/pairs/traits": 3, "data/pairs/features": 4,
+    "data/pairs/noise": 0.5,
     "data/csv/file": "{files}/more.csv", "data/csv/target": "b", "data/csv/task": "regression",
     "data/csv/categorical": Given(["kind"], {"data.ignore": IGNORED[1:]}), "data/csv/group": Given("patient", GROUPED),
     "data/csv/ignore": [*IGNORED, "a"], "data/csv/id": Given("name", {"data.ignore": ["kind", "patient", "part", "label"]}),
