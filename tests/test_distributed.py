@@ -185,7 +185,13 @@ def train(cwd: Path, processes: int, *words: str) -> list[tuple[int, str]]:
     return [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
 
 
-@pytest.mark.parametrize("more", [[], ["shard=true", "save_minutes=0.001"]], ids=["whole", "sharded"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([], id="whole"),
+        pytest.param(["shard=true", "save_minutes=0.001"], id="sharded", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_have_the_curve_of_one_and_only_the_first_writes(more: list[str], tmp_path: Path) -> None:
     quick = ["epochs=4", "threads=1", "bootstrap=10", "checks=off", "accumulate=3", "grad_clip=0.5", "data.subset=401"]
     for status, output in train(tmp_path, 2, *quick, *more, "batch_size=32"):
