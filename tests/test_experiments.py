@@ -34,6 +34,9 @@ SLOW: list[tuple[str, dict[str, tuple[float, float]]]] = [
     ("experiment=fashion_layer", {"val/accuracy": (0.865, 0.89)}),
     ("experiment=fashion_layer model.hidden=[]", {"val/accuracy": (0.835, 0.865)}),
     ("experiment=fashion_convolution", {"val/accuracy": (0.874, 0.896)}),
+    ("experiment=fashion_dropout", {"val/accuracy": (0.886, 0.906)}),
+    ("experiment=fashion_dropout regulariser=[]", {"val/accuracy": (0.892, 0.912)}),
+    ("experiment=fashion_augmentation", {"val/accuracy": (0.887, 0.907)}),
 ]
 
 
@@ -65,6 +68,14 @@ def test_a_long_experiment_gives_its_numbers(words: str, expected: dict, ended) 
     status, folder = ended(words)
     assert status == 0
     assert outside(records(folder)[-1], expected) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("units", "least", "most"), [(1, 0, 0), (2, 0, 0), (3, 5, 9), (4, 9, 10)])
+def test_a_disc_needs_three_units_to_be_closed_around(units: int, least: int, most: int, run) -> None:
+    words = [f"model.hidden=[{units}]", "report=false"]
+    folders = [run("experiment=fewest_units", *words, f"seed={seed}", folder=str(seed))[1] for seed in range(10)]
+    assert least <= sum(noted(folder)["best"]["val/accuracy"] > 0.95 for folder in folders) <= most
 
 
 @pytest.mark.parametrize("rate", [100, 10])
