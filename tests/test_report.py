@@ -470,6 +470,26 @@ def test_a_regression_has_residuals_and_no_confusion_matrix(diabetes):
     )
 
 
+@pytest.mark.parametrize(
+    "data", [{"task": "segmentation", "masks": [2, 4, 6]}, {"task": "reconstruction", "shape": [2, 4, 6]}]
+)
+def test_what_is_a_picture_is_shown_beside_what_it_should_be_and_not_as_numbers(data: dict, tmp_path: Path) -> None:
+    run, rng = regression(tmp_path / "run", targets=48, data=data | {"outputs": 48}), np.random.default_rng(3)
+    saved = dict(np.load(run / "predictions.npz")) | {"worst_inputs": rng.normal(size=(8, 1, 4, 6))}
+    np.savez(run / "predictions.npz", **saved)
+    drawn = figures(run)
+    assert {"predicted", "residuals", "worst"} & set(drawn) == set()
+    panels = drawn["painted"].axes
+    assert len(panels) == 6 * 5
+    assert [axes.get_title() for axes in panels[:5]] == ["input", "true 1", "painted 1", "true 2", "painted 2"]
+    at = saved["worst"][1]  # of the second row
+    for axes, key, channel in zip(panels[6:10], ("targets", "outputs") * 2, (0, 0, 1, 1), strict=True):
+        shown = axes.images[0].get_array()
+        np.testing.assert_array_equal(shown, saved[key][at].reshape(2, 4, 6)[channel])
+    write_report(run)
+    assert "figure-painted" in (run / "report.html").read_text()
+
+
 def test_every_svg_is_well_formed(digits, diabetes):
     files = [path for run in (digits, diabetes) for path in (run / "figures").iterdir()]
     assert {ElementTree.parse(path).getroot().tag for path in files} == {"{http://www.w3.org/2000/svg}svg"}

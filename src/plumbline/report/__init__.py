@@ -106,10 +106,18 @@ class Folder:
         usable = np.isfinite(outputs).all(1)
         return (targets[usable], outputs[usable]) if usable.any() else None
 
-    def regressed(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """(targets (N, k), values (N, k)) of a regression, in the original unit."""
+    def painted(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(targets (N, k, H, W), outputs (N, k, H, W)) where both are pictures: masks, or the input itself."""
         targets, outputs = self.predictions.get("targets"), self.predictions.get("outputs")
-        if targets is None or outputs is None or targets.dtype.kind != "f":
+        size = self.data.get("masks") or (self.data.get("task") == "reconstruction" and self.data.get("shape")) or []
+        if targets is None or outputs is None or len(size) != 3 or outputs[0].size != np.prod(size):
+            return None
+        return targets.reshape(-1, *size), outputs.reshape(-1, *size)
+
+    def regressed(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(targets (N, k), values (N, k)) of a regression, in the original unit; None where they are pictures."""
+        targets, outputs = self.predictions.get("targets"), self.predictions.get("outputs")
+        if targets is None or outputs is None or targets.dtype.kind != "f" or self.painted() is not None:
             return None
         targets, outputs = targets.reshape(len(targets), -1), outputs.reshape(len(outputs), -1)
         usable = np.isfinite(outputs).all(1) & np.isfinite(targets).all(1)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MOST_CLASSES = 30  # the largest confusion matrix that is drawn
 MOST_LAYERS = 16  # lines in one picture; of a deeper network, evenly chosen layers with the first and the last
 MOST_WORST = 12
+MOST_PAINTED, MOST_CHANNELS = 6, 3
 
 
 def figures(directory: Path) -> dict[str, Figure]:
@@ -178,11 +179,40 @@ def residuals(folder: Folder) -> Figure | None:
     )
 
 
+def painted(folder: Folder) -> Figure | None:
+    """A row each for the inputs of the greatest loss: the input, then what each channel should be, and what it was."""
+    from matplotlib.figure import Figure
+
+    found, shown, positions = folder.painted(), worst_images(folder), folder.predictions.get("worst")
+    if found is None or shown is None or positions is None:
+        return None
+    channels, rows = min(found[0].shape[1], MOST_CHANNELS), min(len(shown), MOST_PAINTED)
+    low, high = float(np.nanmin(found[0])), float(np.nanmax(found[0]))
+    columns, (tall, wide) = 1 + 2 * channels, found[0].shape[2:]
+    size = (WIDTH, rows * WIDTH / columns * tall / wide + 0.4)
+    figure = Figure(figsize=size, layout="constrained", facecolor=PAPER)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for row, image, at in zip(panels, shown, positions, strict=False):
+        row[0].imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="none")
+        pictures = np.stack([found[0][at], found[1][at]], 1).reshape(-1, tall, wide)  # true, painted, true, painted, …
+        for axes, picture in zip(row[1:], pictures, strict=False):
+            axes.imshow(np.nan_to_num(picture), cmap="gray", vmin=low, vmax=high, interpolation="none")
+    titles = [
+        "input",
+        *(f"{word} {k + 1}" if channels > 1 else word for k in range(channels) for word in ("true", "painted")),
+    ]
+    for axes, title in zip(panels[0], titles, strict=True):
+        axes.set_title(title, fontsize=9, color=INK)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure
+
+
 def worst(folder: Folder) -> Figure | None:
     from matplotlib.figure import Figure
 
     shown, positions = worst_images(folder), folder.predictions.get("worst")
-    if shown is None or positions is None:
+    if shown is None or positions is None or folder.painted() is not None:
         return None
     shown, targets, outputs = shown[:MOST_WORST], folder.predictions["targets"], folder.predictions["outputs"]
     names = folder.classes(outputs.shape[1]) if folder.classified() else None
@@ -204,7 +234,7 @@ def worst(folder: Folder) -> Figure | None:
 PICTURES = {
     "samples": samples, "classes": classes, "map": map_, "distributions": distributions, "range_test": range_test,
     "loss": loss, "objective": objective, "learning_rate": learning_rate, "confusion": confusion_matrix,
-    "calibration": calibration, "predicted": predicted, "residuals": residuals, "worst": worst,
+    "calibration": calibration, "predicted": predicted, "residuals": residuals, "painted": painted, "worst": worst,
     "gradients": gradients, "updates": updates, "throughput": throughput,
 }  # fmt: skip
 

@@ -285,6 +285,8 @@ def worst_predictions(folder: Folder) -> dict[str, Any]:
     saved = folder.predictions
     if any(key not in saved for key in ("ids", "targets", "outputs", "losses", "worst", "worst_inputs")):
         return {}
+    if folder.painted() is not None:  # a picture of its own shows them
+        return {}
     inputs, shown = saved["worst_inputs"], worst_images(folder)
     flat = inputs.reshape(len(inputs), -1)[:, :MOST_VALUES]
     names = folder.classes(saved["outputs"].shape[-1]) if folder.classified() else None
