@@ -28,8 +28,13 @@ TABLE = Spec("regression", (13,), 2)
 
 MASKS = Spec("segmentation", (1, 28, 28), 2 * 28 * 28, masks=(2, 28, 28))
 PAIRS = Spec("classification", (2, 13), 10)
+SHOPS = Spec("classification", (13,), 10, categories=((2, 4), (8, 3)))
 PAINTERS = ["unet"]  # whose outputs are masks
-OTHERS = {"unet": MASKS, "siamese": PAIRS}  # what those are for that take no image, or give no classes
+OTHERS = {
+    "unet": MASKS,
+    "siamese": PAIRS,
+    "embedding_mlp": SHOPS,
+}  # what those are for that take no image, or give no classes
 OPTIONS = [name for name in EVERY if name not in OTHERS]
 
 

@@ -80,7 +80,7 @@ CHANGES: dict[str, Any] = {
     "model/transformer/heads": 2, "model/autoencoder/hidden": [8], "model/autoencoder/code": 3, "model/vae/hidden": [8],
     "model/vae/code": 3, "model/dilated/channels": 4, "model/dilated/dilations": [1, 1], "model/dilated/kernel": 5,
     "model/unet/channels": [2], "model/siamese/hidden": [8], "model/siamese/embedding": 3, "model/siamese/joint": [8],
-    "model/siamese/merge": "difference",
+    "model/siamese/merge": "difference", "model/embedding_mlp/hidden": [8], "model/embedding_mlp/embedding": 2,
     "loss/huber/delta": 0.1,
     "optimiser/*/lr": 0.003, "optimiser/*/weight_decay": 0.5, "optimiser/*/layer_rates": [0.1, 1.0], "optimiser/*/eps": 0.1,
     "optimiser/*/decoupled": Given("not", DECAY), "optimiser/*/spare": Given("not", DECAY),
@@ -140,7 +140,15 @@ def halves() -> Data:
     return Data(replace(plain.spec, shape=(2, 32)), lambda: Splits(split, split, lambda: split, lambda: ""))
 
 
-SUBJECTS = {"unet": masks, "siamese": halves}
+def categories() -> Data:
+    """48 rows of four numbers and one of six categories."""
+    plain = images()
+    split = Split(torch.cat([plain.train.x[:, 0, 0, :4], torch.eye(6).repeat(8, 1)], 1), plain.train.y, plain.train.ids)
+    spec = replace(plain.spec, shape=(10,), categories=((4, 6),))
+    return Data(spec, lambda: Splits(split, split, lambda: split, lambda: ""))
+
+
+SUBJECTS = {"unet": masks, "siamese": halves, "embedding_mlp": categories}
 
 
 def subject(cfg: DictConfig) -> Data:

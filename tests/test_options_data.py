@@ -56,7 +56,7 @@ CHANGES: dict[str, Any] = {  # as in test_options
     "data/*/samples": 60, "data/*/draw": 1, "data/*/noise": 0.1, "data/sequences/length": 12, "data/sequences/channels": 1,
     "data/shapes/size": 9, "data/shapes/shapes": 1,
     "data/pairs/apart": "leaking_pairs", "data/pairs/items": 50, "data/pairs/traits": 3, "data/pairs/features": 4,
-    "data/pairs/noise": 0.5,
+    "data/pairs/noise": 0.5, "data/shops/shops": 9, "data/shops/measures": 2,
     "data/csv/file": "{files}/more.csv", "data/csv/target": "b", "data/csv/task": "regression",
     "data/csv/categorical": Given(["kind"], {"data.ignore": IGNORED[1:]}), "data/csv/group": Given("patient", GROUPED),
     "data/csv/ignore": [*IGNORED, "a"], "data/csv/id": Given("name", {"data.ignore": ["kind", "patient", "part", "label"]}),

@@ -26,6 +26,7 @@ class Spec:
     classes: tuple[str, ...] = ()  # their names, in the order of the labels; empty without classes
     features: tuple[str, ...] = ()  # the names of a table's columns, in the order of the inputs; empty for images
     masks: tuple[int, ...] = ()  # (masks, H, W) of a segmentation, whose targets are 0 and 1; empty for others
+    categories: tuple[tuple[int, int], ...] = ()  # (first input, number of inputs) of each one-hot column of a table
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sequences, masks and pairs that are drawn, not collected: the truth of each is known."""
+"""Sequences, masks and categories that are drawn, not collected: the truth of each is known."""
 
 from __future__ import annotations
 
@@ -57,6 +57,29 @@ def shapes(*, samples: int, size: int, shapes: int, noise: float, draw: int, **o
                 picture[0, inside] = generator.uniform(0.5, 1)
         return Arrays(x + noise * generator.normal(size=x.shape), y)
 
+    return in_memory(spec, load, **options)
+
+
+def shops(*, samples: int, shops: int, measures: int, noise: float, draw: int, **options: Unpack[DataOptions]) -> Data:
+    """Visitors of shops: x (shops + measures,) is the shop, one-hot, and normal measures; the target is who buys.
+
+    Each shop weighs the measures in its own way: who buys is where their weighted sum, of variance 1, and normal noise
+    are above 0. So no measure tells anything but together with the shop. Raises ConfigError.
+    """
+    check_options(options, groups=False, marks=False)
+    _check(samples, noise, draw)
+    require("data.shops", shops, shops >= 2, "at least 2")
+    require("data.measures", measures, measures >= 1, "at least 1")
+
+    def load() -> Arrays:
+        generator = np.random.default_rng(draw)
+        shop, x = generator.integers(shops, size=samples), generator.normal(size=(samples, measures))
+        weights = generator.normal(size=(shops, measures)) / measures**0.5
+        inclination = (weights[shop] * x).sum(1) + noise * generator.normal(size=samples)
+        return Arrays(np.hstack([np.eye(shops)[shop], x]), (inclination > 0).astype(int))
+
+    names = (*(f"shop={number}" for number in range(shops)), *(f"measure {number}" for number in range(measures)))
+    spec = Spec("classification", (shops + measures,), 2, ("leaves", "buys"), names, categories=((0, shops),))
     return in_memory(spec, load, **options)
 
 

@@ -32,7 +32,8 @@ def csv(
 ) -> Data:
     """A table: every column is an input but target, group, id, split_column and those to ignore.
 
-    A categorical column becomes one input for each of its values in train; empty is a value too. A value that train
+    A categorical column becomes one input for each of its values in train, which the spec's categories say belong
+    together (model=embedding_mlp looks them up); empty is a value too. A value that train
     does not have cannot be coded: such a row of val is a bad row, and one of test is left out and named in the test
     split's `left_out`. The classes are all labels of the file, so that one that train lacks is still a class. The
     file is read at once, since the number of inputs stands in it; ids are those of column `id`, or line numbers.
@@ -67,7 +68,7 @@ def csv(
     ids = table.lines if ids is None else _unique(path, str(id), ids, table.lines)
     train, val, test = split_indices(y, options, classes=classes, groups=groups, marks=marks)
     coder = Coder(table, list(inputs), set(categorical), train)
-    spec = Spec(task, (len(coder.features),), len(classes) or 1, classes, coder.features)
+    spec = Spec(task, (len(coder.features),), len(classes) or 1, classes, coder.features, categories=coder.categories)
 
     def take(rows: np.ndarray) -> Arrays:
         x, unknown = coder(rows)
@@ -97,6 +98,9 @@ class Coder:
             for name in inputs
             for feature in ([f"{name}={value}" for value in self.values[name]] if name in self.values else [name])
         )
+        widths = [len(self.values.get(name, [name])) for name in inputs]
+        places = zip(inputs, np.cumsum([0, *widths[:-1]]).tolist(), widths, strict=True)
+        self.categories = tuple((first, width) for name, first, width in places if name in self.values)
 
     def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
         """(x of the rows that can be coded, what is unknown in the others by their place in `rows`)."""
