@@ -21,7 +21,7 @@ WORDS = {
     "W": ["data=own_wine", "model=mlp", "model.hidden=[16]", "model.activation=tanh", "optimiser=sgd", "optimiser.lr=0.1",
           "epochs=20", "batch_size=16"],
     "N": ["data=own_fashion_mnist", "data.subset=1000", "data.download=false", "model=resnet", "model.channels=[8,16]",
-          "model.blocks=1", "batch_size=16", "epochs=3"],
+          "model.blocks=1", "batch_size=16", "epochs=10", "optimiser.lr=0.01"],
     "T": ["data=csv", "data.file=../tables/clean.csv", "data.target=diagnosis", "model=mlp", "model.hidden=[32]", "epochs=15",
           "batch_size=32"],
     "P": ["data=image_folder", "data.root=../pictures/clean", "data.size=8", "data.channels=1", "data.workers=0", "model=cnn",
@@ -74,7 +74,7 @@ HONEST = {  # base -> name -> words
         "cutmix": ["regulariser=[cutmix]", "epochs=6"],
         "mlp": ["model=mlp"],
         "resnet": ["model=resnet", "model.channels=[8,16]", "model.blocks=1", "data.subset=1500", "batch_size=32",
-                   "regulariser=[]"],
+                   "regulariser=[]", "epochs=8", "optimiser.lr=0.01"],
     },
     "R": {
         "as it is": [],
@@ -96,7 +96,7 @@ HONEST = {  # base -> name -> words
     "W": {"as it is": [], "adamw": ["optimiser=adamw", "optimiser.lr=0.01"], "relu": ["model.activation=relu"]},
     "T": {"as it is": [], "sgd": ["optimiser=sgd", "optimiser.lr=0.1"]},
     "P": {"as it is": [], "no norm": ["model.norm=none", "optimiser.lr=0.003"]},
-    "N": {"as it is": [], "one cycle": ["schedule=one_cycle", "optimiser.lr=0.01"]},
+    "N": {"as it is": [], "one cycle": ["schedule=one_cycle", "optimiser.lr=0.02"]},
 }  # fmt: skip
 
 
