@@ -17,6 +17,7 @@ OPTIONS = {
     "split": "stratified", "split_seed": 0, "val_fraction": 0.2, "test_fraction": 0.2, "folds": 5, "fold": 0,
     "subset": None, "normalise": True, "task": "classification", "categorical": [], "group": None, "ignore": [],
     "id": None, "split_column": None, "separator": ",", "bad_rows": "stop", "standardise_target": True,
+    "select": [], "keep": 10, "correlated_above": 0.95, "columns": None,
 }  # fmt: skip
 
 

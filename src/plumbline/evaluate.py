@@ -104,6 +104,8 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"run={directory}: has no best weights, its status is {run['status']}; train it first")
     config.check_config(cfg)
     where = device.choose(request.device)
+    if run["data"].get("selection"):
+        cfg.data.columns = run["data"]["selection"]["columns"]  # those that were chosen then: none is chosen now
     with mistakes_in("data"):
         data = config.build(cfg.data)()
     cfg = begun(cfg, directory)

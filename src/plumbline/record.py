@@ -179,6 +179,7 @@ class Record:
                 "val": len(data.val),
                 "fingerprint": fingerprint,
                 "left_out": data.left_out,
+                "selection": data.selection and asdict(data.selection),
             },
             environment=environment() | {"device": str(where)},
             parameters=sum(parameter.numel() for parameter in model.parameters()),

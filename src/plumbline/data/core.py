@@ -47,6 +47,15 @@ class Scale:
         return x * self.std.to(x.device) + self.mean.to(x.device)
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which columns of a table are inputs, of how many, and what chose them: a split, or `columns`, the user's list."""
+
+    columns: tuple[str, ...]
+    of: int
+    fitted_on: str
+
+
 class Split:
     """Samples in memory. x: (N, *shape) float; y: (N,) int64 classes or (N, outputs) float targets; ids: (N,).
 
@@ -107,6 +116,7 @@ class Splits:
     scale: Scale | None = None  # of the inputs
     target_scale: Scale | None = None  # of a regression's targets; metrics are always in the original unit
     left_out: list[str] = field(default_factory=list)  # bad rows or files that were skipped, by name
+    selection: Selection | None = None  # of a table's columns
 
 
 class Data:
@@ -135,6 +145,10 @@ class Data:
     @property
     def target_scale(self) -> Scale | None:
         return self._splits.target_scale
+
+    @property
+    def selection(self) -> Selection | None:
+        return self._splits.selection
 
     @property
     def left_out(self) -> list[str]:

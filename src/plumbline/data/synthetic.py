@@ -11,6 +11,7 @@ from plumbline.config import ConfigError, nearest
 from plumbline.contract import require
 from plumbline.data.core import Data, Spec
 from plumbline.data.memory import Arrays, in_memory
+from plumbline.data.select import TableOptions, choosing, selected
 from plumbline.data.splits import DataOptions, check_options
 
 Figure = Literal["circle", "xor", "gauss", "spiral"]
@@ -114,13 +115,14 @@ def toy_regression(
 
 
 def gene_expression(
-    *, samples: int, genes: int, informative: int, effect: float, draw: int, **options: Unpack[DataOptions]
+    *, samples: int, genes: int, informative: int, effect: float, draw: int, **options: Unpack[TableOptions]
 ) -> Data:
     """Two classes that differ in a few of very many genes: many more inputs than samples.
 
     Genes vary together in pathways of 50. Half of the `informative` ones are raised by `effect` standard deviations
     in the patients, half lowered.
     """
+    choice = choosing(options)
     _check(options, samples, draw)
     require("data.genes", genes, genes >= 2, "at least 2")
     require("data.informative", informative, 0 <= informative <= genes, f"in [0, {genes}], the number of genes")
@@ -135,7 +137,7 @@ def gene_expression(
         x[:, chosen] += effect * (label[:, None] - 0.5) * np.where(np.arange(informative) % 2, 1, -1)
         return Arrays(x, label)
 
-    return in_memory(Spec("classification", (genes,), 2, ("healthy", "patient")), load, **options)
+    return selected(in_memory(Spec("classification", (genes,), 2, ("healthy", "patient")), load, **options), **choice)
 
 
 def _check(options: object, samples: int, draw: int) -> None:

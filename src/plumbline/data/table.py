@@ -12,7 +12,8 @@ from plumbline.config import ConfigError, nearest
 from plumbline.data.core import Data, Spec, fingerprint
 from plumbline.data.memory import Arrays, assemble
 from plumbline.data.rows import Kind, Table, header_of, read_table, read_text, records, several
-from plumbline.data.splits import DataOptions, check_options, split_indices
+from plumbline.data.select import TableOptions, choosing, selected
+from plumbline.data.splits import check_options, split_indices
 
 
 def csv(
@@ -28,7 +29,7 @@ def csv(
     separator: str,
     bad_rows: Literal["stop", "skip"],
     standardise_target: bool,
-    **options: Unpack[DataOptions],
+    **options: Unpack[TableOptions],
 ) -> Data:
     """A table: every column is an input but target, group, id, split_column and those to ignore.
 
@@ -38,6 +39,7 @@ def csv(
     split's `left_out`. The classes are all labels of the file, so that one that train lacks is still a class. The
     file is read at once, since the number of inputs stands in it; ids are those of column `id`, or line numbers.
     """
+    choice = choosing(options)
     check_options(options, groups=group is not None, marks=split_column is not None)
     if split_column is not None and options["split"] != "predefined":
         raise ConfigError(f"data.split_column={split_column}: is read only with data.split=predefined")
@@ -84,7 +86,7 @@ def csv(
     identity = fingerprint(text, target)
     seal = (partial(take, test), lambda: identity)
     scaling = (table.bad + unknown, options["normalise"], standardise_target)
-    return Data(spec, lambda: assemble(spec, take(train), validation, *seal, *scaling))
+    return selected(Data(spec, lambda: assemble(spec, take(train), validation, *seal, *scaling)), **choice)
 
 
 class Coder:

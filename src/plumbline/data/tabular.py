@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Unpack
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from plumbline.contract import require
 from plumbline.data.core import Data, Spec
 from plumbline.data.memory import Arrays, in_memory
+from plumbline.data.select import TableOptions, choosing, selected
 from plumbline.data.splits import DataOptions, check_options
 
 CELL = (
@@ -51,25 +51,25 @@ def digits_reconstruction(**options: Unpack[DataOptions]) -> Data:
     return in_memory(Spec("reconstruction", (1, 8, 8), 64), load, standardise_target=False, **options)
 
 
-def breast_cancer(**options: Unpack[DataOptions]) -> Data:
+def breast_cancer(**options: Unpack[TableOptions]) -> Data:
     """569 tumours, 30 measures of their cells' nuclei; malignant or benign (Street, Wolberg and Mangasarian 1993)."""
     spec = Spec("classification", (30,), 2, ("malignant", "benign"), CANCER)
     return _bundled(spec, "load_breast_cancer", options)
 
 
-def wine(**options: Unpack[DataOptions]) -> Data:
+def wine(**options: Unpack[TableOptions]) -> Data:
     """178 wines of three growers, 13 chemical measures (Aeberhard and Forina 1992)."""
     spec = Spec("classification", (13,), 3, ("class_0", "class_1", "class_2"), WINE)
     return _bundled(spec, "load_wine", options)
 
 
-def iris(**options: Unpack[DataOptions]) -> Data:
+def iris(**options: Unpack[TableOptions]) -> Data:
     """150 flowers of three species, 4 lengths (Fisher 1936)."""
     spec = Spec("classification", (4,), 3, ("setosa", "versicolor", "virginica"), IRIS)
     return _bundled(spec, "load_iris", options)
 
 
-def diabetes(*, standardise_target: bool, **options: Unpack[DataOptions]) -> Data:
+def diabetes(*, standardise_target: bool, **options: Unpack[TableOptions]) -> Data:
     """442 patients, 10 measures; how far the disease went in a year, 25 to 346 (Efron et al. 2004)."""
     spec = Spec("regression", (10,), 1, features=DIABETES)
     # scikit-learn would hand it out scaled by all 442 patients; the raw measures are scaled here, by train
@@ -77,8 +77,9 @@ def diabetes(*, standardise_target: bool, **options: Unpack[DataOptions]) -> Dat
 
 
 def _bundled(
-    spec: Spec, loader: str, options: Mapping[str, Any], *, largest: int = 1, order: Any = slice(None), **how: Any
+    spec: Spec, loader: str, options: dict[str, Any], *, largest: int = 1, order: Any = slice(None), **how: Any
 ) -> Data:
+    choice = choosing(options)
     check_options(options, groups=False, marks=False)
     standardise_target = how.pop("standardise_target", False)
 
@@ -88,4 +89,5 @@ def _bundled(
         x, y = getattr(datasets, loader)(return_X_y=True, **how)
         return Arrays((x / largest)[:, order].reshape(-1, *spec.shape), y)
 
-    return in_memory(spec, load, standardise_target=standardise_target, **options)
+    data = in_memory(spec, load, standardise_target=standardise_target, **options)
+    return selected(data, **choice) if choice else data

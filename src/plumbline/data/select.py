@@ -1,0 +1,298 @@
+"""Which columns of a table are inputs: chosen by what train says, inside the split, and kept with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import torch
+
+from plumbline.config import ConfigError, nearest
+from plumbline.contract import require
+from plumbline.data.core import Data, Scale, Selection, Spec, Split, Splits
+from plumbline.data.splits import DataOptions
+
+Way = Literal["correlated", "mutual_information", "forest", "permutation", "ablation", "annealing"]
+TREES = 300  # of a forest: fewer, and columns of equal worth are told apart by chance
+FOLDS = 5  # of train, in which what is held out judges
+COOLING = (0.02, 0.0005)  # of annealing, first and last: what may get worse by so much is taken a third of the time
+MOST = 200  # columns that are tried one by one: the time grows with the fourth power
+TURNS = 12  # of annealing, for each column
+
+
+class SelectOptions(TypedDict):
+    """Which columns of a table are kept. The values live in conf/data/_table.yaml."""
+
+    select: list[Way]
+    keep: int
+    correlated_above: float
+    columns: list[str] | None
+
+
+class TableOptions(DataOptions, SelectOptions):
+    """How a table is split, and which of its columns are kept."""
+
+
+@dataclass
+class Table:
+    """What a choice may see. x: (n, inputs) of train; y: (n,); columns: the inputs of each column; groups: (n,) or None."""
+
+    x: np.ndarray
+    y: np.ndarray
+    columns: list[np.ndarray]
+    classes: bool
+    groups: np.ndarray | None
+
+
+def choosing(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of a selection out of those of a table."""
+    return {key: options.pop(key) for key in SelectOptions.__annotations__ if key in options}
+
+
+def selected(data: Data, *, select: list[Way], keep: int, correlated_above: float, columns: list[str] | None) -> Data:
+    """The data with some of their columns, which train is read for at once; a categorical column stays whole or goes.
+
+    select: ways, one after the other. correlated drops a column that correlates above `correlated_above` with one before
+    it. mutual_information, forest (impurity) and permutation (what a forest loses on held-out rows) keep the best
+    `keep`. ablation drops columns in turn as long as a linear model's held-out error does not rise by more than a column's
+    price; annealing also takes back (see Judge). columns: those to keep, by name, and none is chosen then. Raises ConfigError.
+    """
+    require("data.keep", keep, keep >= 1, "at least 1")
+    require("data.correlated_above", correlated_above, 0 < correlated_above <= 1, "in (0, 1]")
+    if len(set(select)) < len(select):
+        raise ConfigError(f"data.select={select}: name each way once")
+    if not select and columns is None:
+        return data
+    spec, inputs = data.spec, columns_of(data.spec)
+    names = names_of(spec, inputs)
+    if columns is not None:
+        kept = [_known(name, names) for name in columns]
+        if not kept or len(set(kept)) < len(kept):
+            raise ConfigError(f"data.columns={columns}: name at least one, and each once; accepted: {', '.join(names)}")
+        kept.sort()
+    else:
+        if {"mutual_information", "forest", "permutation"} & set(select):
+            require("data.keep", keep, keep <= len(names), f"at most {len(names)}, the number of columns")
+        kept = chosen(data.train, spec, inputs, select, keep, correlated_above)
+    taken = np.concatenate([inputs[at] for at in kept])
+    selection = Selection(tuple(names[at] for at in kept), len(names), "train" if columns is None else "columns")
+    features = spec.features or tuple(f"x{at + 1}" for at in range(spec.shape[0]))
+    widths = [len(inputs[at]) for at in kept]
+    firsts = np.cumsum([0, *widths[:-1]]).tolist()
+    whole = {first for first, _ in spec.categories}
+    places = zip(firsts, widths, [int(inputs[at][0]) in whole for at in kept], strict=True)
+    narrow = replace(
+        spec,
+        shape=(len(taken),),
+        features=tuple(features[at] for at in taken),
+        categories=tuple((first, width) for first, width, is_category in places if is_category),
+    )
+    rows = torch.from_numpy(taken)
+
+    def part(split: Split) -> Split:
+        return Split(split.x[:, rows], split.y, split.ids, split.groups, split.left_out)
+
+    def load() -> Splits:
+        found = data._splits
+        scale = found.scale and Scale(found.scale.mean[rows], found.scale.std[rows], found.scale.fitted_on)
+        parts = {"train": part(found.train), "val": part(found.val), "test": lambda: part(found.test())}
+        return replace(found, **parts, scale=scale, selection=selection)
+
+    return Data(narrow, load)
+
+
+def columns_of(spec: Spec) -> list[np.ndarray]:
+    """The inputs of each column: one of a number, one a category of a categorical column."""
+    widths = dict(spec.categories)
+    found, at = [], 0
+    while at < spec.shape[0]:
+        found.append(np.arange(at, at + widths.get(at, 1)))
+        at += widths.get(at, 1)
+    return found
+
+
+def names_of(spec: Spec, inputs: list[np.ndarray]) -> list[str]:
+    """A name for each column: the feature's, without the category of a categorical one; x1, x2, … of a nameless table."""
+    features = spec.features or [f"x{at + 1}" for at in range(spec.shape[0])]
+    categorical = {first for first, _ in spec.categories}
+    names = [features[at[0]].partition("=")[0] if int(at[0]) in categorical else features[at[0]] for at in inputs]
+    return names if len(set(names)) == len(names) else [features[at[0]] for at in inputs]
+
+
+def chosen(
+    train: Split, spec: Spec, inputs: list[np.ndarray], select: list[Way], keep: int, correlated_above: float
+) -> list[int]:
+    """The numbers of the columns that are kept, sorted. Nothing but train is seen."""
+    x, y = train.x.double().numpy(), train.y.numpy().reshape(len(train))
+    if not np.isfinite(x).all():
+        row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
+        raise ConfigError(f"data.select={select}: sample {train.ids[row]} of train has a value that is not finite")
+    left = list(range(len(inputs)))
+    for way in select:
+        table = Table(x, y, [inputs[at] for at in left], spec.task == "classification", train.groups)
+        if way in ("permutation", "ablation", "annealing") and len(left) > MOST:
+            raise ConfigError(
+                f"data.select={select}: {way} tries columns one by one, and {len(left)} are too many (at most {MOST}); "
+                f"let another choose first: data.select=[forest,{way}]"
+            )
+        if way == "correlated":
+            kept = uncorrelated(table, correlated_above)
+        elif way in ("ablation", "annealing"):
+            kept = (ablation if way == "ablation" else annealing)(table)
+        else:
+            kept = np.argsort(-SCORES[way](table), kind="stable")[:keep].tolist()
+        left = sorted(left[at] for at in kept)
+    return left
+
+
+def uncorrelated(table: Table, above: float) -> list[int]:
+    """The columns but for numbers that correlate above `above`, in absolute value, with a kept one before them."""
+    numbers = [at for at, inputs in enumerate(table.columns) if len(inputs) == 1]
+    z = table.x[:, [table.columns[at][0] for at in numbers]]
+    z = z - z.mean(0)
+    z = (z / np.maximum(np.linalg.norm(z, axis=0), 1e-12)).astype(np.float32)
+    close = np.abs(z.T @ z) > above
+    dropped = np.zeros(len(numbers), bool)
+    for place in range(len(numbers)):
+        dropped[place] = (close[place, :place] & ~dropped[:place]).any()
+    return sorted(set(range(len(table.columns))) - {numbers[place] for place in np.flatnonzero(dropped)})
+
+
+def mutual_information(table: Table) -> np.ndarray:
+    """(columns,) nats that a column tells of the target (Kraskov et al. 2004; Ross 2014)."""
+    from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
+
+    discrete = np.array([len(inputs) > 1 for inputs in table.columns])
+    codes = [table.x[:, at].argmax(1) if len(at) > 1 else table.x[:, at[0]] for at in table.columns]
+    how = mutual_info_classif if table.classes else mutual_info_regression
+    return how(np.stack(codes, 1), table.y, discrete_features=discrete, random_state=0)
+
+
+def forest(table: Table) -> np.ndarray:
+    """(columns,) by how much a random forest's splits by a column lower the impurity (Breiman 2001)."""
+    importance, at = _forest(table).fit(table.x[:, _inputs(table)], table.y).feature_importances_, 0
+    found = []
+    for inputs in table.columns:
+        found.append(importance[at : at + len(inputs)].sum())
+        at += len(inputs)
+    return np.array(found)
+
+
+def permutation(table: Table) -> np.ndarray:
+    """(columns,) by how much a forest's held-out score falls when a column is shuffled (Breiman 2001)."""
+    generator, found = np.random.default_rng(0), np.zeros(len(table.columns))
+    inputs = _inputs(table)
+    for fit, held in folds(table):
+        model = _forest(table).fit(table.x[fit][:, inputs], table.y[fit])
+        x, y = table.x[held], table.y[held]
+        best = model.score(x[:, inputs], y)
+        for at, column in enumerate(table.columns):
+            moved = x.copy()
+            moved[:, column] = x[generator.permutation(len(x))][:, column]
+            found[at] += best - model.score(moved[:, inputs], y)
+    return found
+
+
+SCORES: dict[str, Callable[[Table], np.ndarray]] = {
+    "mutual_information": mutual_information, "forest": forest, "permutation": permutation,
+}  # fmt: skip
+
+
+def ablation(table: Table) -> list[int]:
+    """Drop each column in turn, and leave it out if that is no worse; again, until all are needed."""
+    generator, judge = np.random.default_rng(0), Judge(table)
+    left = np.ones(len(table.columns), bool)
+    best, dropped = judge(left), True
+    while dropped:
+        dropped = False
+        for at in generator.permutation(np.flatnonzero(left)):
+            if left.sum() == 1:
+                break
+            left[at] = False
+            now = judge(left)
+            if now <= best:
+                best, dropped = now, True
+            else:
+                left[at] = True
+    return np.flatnonzero(left).tolist()
+
+
+def annealing(table: Table) -> list[int]:
+    """Drop or take back a column at random; what is worse is taken, too, but ever more seldom.
+
+    The best set that was met is what counts (Kirkpatrick et al. 1983).
+    """
+    generator, judge = np.random.default_rng(0), Judge(table)
+    left = np.ones(len(table.columns), bool)
+    now = best = judge(left)
+    kept, turns = left.copy(), TURNS * len(left)
+    for turn in range(turns):
+        heat = COOLING[0] * (COOLING[1] / COOLING[0]) ** (turn / turns)
+        other = left.copy()
+        at = generator.integers(len(left))
+        other[at] = not other[at]
+        if not other.any():
+            continue
+        then = judge(other)
+        if then <= now or generator.random() < np.exp((now - then) / heat):
+            left, now = other, then
+        if now < best or (now == best and left.sum() < kept.sum()):
+            best, kept = now, left.copy()
+    return np.flatnonzero(kept).tolist()
+
+
+class Judge:
+    """What a set of columns is worth, the less the better: log of a ridge regression's held-out error, and a price.
+
+    The error is of the target, or of the classes one-hot. The price is that of Akaike (1974), 2 / n for each input, so
+    that a column does not stay by chance. The sums of squares of each fold are kept: a set costs a solution of them.
+    """
+
+    def __init__(self, table: Table):
+        self.columns = table.columns
+        x = table.x - table.x.mean(0)
+        x = x / np.maximum(x.std(0), 1e-12)
+        y = table.y[:, None] == np.unique(table.y) if table.classes else table.y[:, None]
+        y = y - y.mean(0)
+        self.price, self.parts = 2 / len(x), []
+        for fit, held in folds(table):
+            sums = [x[rows].T @ x[rows] for rows in (fit, held)], [x[rows].T @ y[rows] for rows in (fit, held)]
+            self.parts.append((*sums, float((y[held] ** 2).sum())))
+
+    def __call__(self, left: np.ndarray) -> float:
+        inputs = np.concatenate([self.columns[at] for at in np.flatnonzero(left)])
+        square, error = np.ix_(inputs, inputs), 0.0
+        for (xx, xx_held), (xy, xy_held), yy_held in self.parts:
+            weights = np.linalg.solve(xx[square] + np.eye(len(inputs)), xy[inputs])
+            error += yy_held - 2 * (weights * xy_held[inputs]).sum() + (weights * (xx_held[square] @ weights)).sum()
+        return float(np.log(max(error, 1e-300))) + self.price * len(inputs)
+
+
+def folds(table: Table) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(rows to fit, rows held out) of train, five times; no group is in both."""
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+
+    if table.groups is not None:
+        count = min(FOLDS, len(np.unique(table.groups)))
+        return list(GroupKFold(count).split(table.x, table.y, table.groups))
+    stratified = table.classes and np.unique(table.y, return_counts=True)[1].min() >= FOLDS
+    splitter = (StratifiedKFold if stratified else KFold)(FOLDS, shuffle=True, random_state=0)
+    return list(splitter.split(table.x, table.y))
+
+
+def _forest(table: Table) -> Any:
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+    return (RandomForestClassifier if table.classes else RandomForestRegressor)(TREES, random_state=0)
+
+
+def _inputs(table: Table) -> np.ndarray:
+    return np.concatenate(table.columns)
+
+
+def _known(name: str, names: list[str]) -> int:
+    if name not in names:
+        raise ConfigError(f"data.columns: there is no {name}{nearest(name, names)}; accepted: {', '.join(names[:50])}")
+    return names.index(name)
