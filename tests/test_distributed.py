@@ -106,7 +106,8 @@ def flat(values) -> list[float]:
     return [values] if isinstance(values, int | float) else [x for value in values for x in flat(value)]
 
 
-@pytest.mark.parametrize(("samples", "accumulate"), [pytest.param(61, 1, marks=pytest.mark.slow), (33, 3)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("samples", "accumulate"), [(61, 1), (33, 3)])
 def test_four_processes_are_one_with_a_batch_four_times_as_large(samples: int, accumulate: int, tmp_path: Path) -> None:
     (alone,) = fitted(1, 16, tmp_path, samples, accumulate, norm=0)
     together = fitted(4, 4, tmp_path, samples, accumulate, norm=0)

@@ -138,6 +138,7 @@ def test_shops_tell_nothing_alone_and_measures_nothing_without_them() -> None:
     assert np.mean(share) > 0.5
 
 
+@pytest.mark.slow
 def test_embeddings_beat_one_hot_inputs_with_fewer_weights(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plumbline.run.write_report", lambda directory: None)
     found = {}

@@ -33,6 +33,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "sequences": {"samples": 80},
     "shapes": {"samples": 80, "size": 12},
     "pairs": {"items": 60, "features": 3},
+    "gene_expression": {"genes": 200},
     "cifar10": {"root": "{files}/cifar", "download": False},
 }
 

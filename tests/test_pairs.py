@@ -192,6 +192,7 @@ def scored(run, monkeypatch: pytest.MonkeyPatch, *words: str) -> float:
     return noted(folder)["best"]["val/accuracy"]
 
 
+@pytest.mark.slow
 def test_a_shared_branch_beats_a_network_that_learns_each_half_apart(run, monkeypatch) -> None:
     seeds = [[f"data.draw={seed}", f"seed={seed}", "report=false"] for seed in range(3)]
     shared = [scored(run, monkeypatch, *words) for words in seeds]

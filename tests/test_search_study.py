@@ -231,6 +231,7 @@ def test_several_objectives_give_a_front_that_nothing_dominates(search, tmp_path
     assert len({p for _, p in pairs.values()}) == 4
 
 
+@pytest.mark.slow
 def test_the_best_is_confirmed_on_fresh_seeds(search, tmp_path: Path) -> None:
     done = search("study=s", "seed=0,1", "search.confirm=3")
     assert done.returncode == 0, done.stderr
@@ -294,14 +295,19 @@ MISTAKES = [
     (["study=x"], ["study=x", "put -m in front"]),
 ]  # fmt: skip
 BUILT = [
-    (["model.hidden=[3],abc"], ["model.hidden=abc", "a list of whole numbers"]),
-    (["model=mlp,cnn"], ["model=cnn", "(4,)"]),
     (["model=mlp,cnn", "seed=0,1"], ["model=cnn", "(4,)", "in the trial model=cnn seed=0"]),
-    (["data.val_fraction=0.2,2"], ["data.val_fraction=2", "between 0 and 1"]),
-    (["objective=val/acuracy", "seed=0,1"], ["objective=val/acuracy", "(did you mean 'val/accuracy'?)"]),
-    (["search.also=[val/f2]", "seed=0,1"], ["search.also=val/f2", "val/f1", "parameters"]),
     (["data=iris,diabetes", "objective=auto"], ["objective=auto", "val/accuracy", "val/rmse"]),
     (["search=tpe", "optimiser.lr=interval(-1,1)"], ["optimiser.lr=-1", "at least 0"]),
+    *(
+        pytest.param(words, parts, marks=pytest.mark.slow)
+        for words, parts in [
+            (["model.hidden=[3],abc"], ["model.hidden=abc", "a list of whole numbers"]),
+            (["model=mlp,cnn"], ["model=cnn", "(4,)"]),
+            (["data.val_fraction=0.2,2"], ["data.val_fraction=2", "between 0 and 1"]),
+            (["objective=val/acuracy", "seed=0,1"], ["objective=val/acuracy", "(did you mean 'val/accuracy'?)"]),
+            (["search.also=[val/f2]", "seed=0,1"], ["search.also=val/f2", "val/f1", "parameters"]),
+        ]
+    ),
 ]
 
 

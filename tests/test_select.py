@@ -93,7 +93,14 @@ def test_no_group_is_fitted_and_held_out_when_columns_are_judged() -> None:
 # --- inside the split ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["correlated", "mutual_information", *WAYS])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "correlated",
+        "mutual_information",
+        *(way if way != "permutation" else pytest.param(way, marks=pytest.mark.slow) for way in WAYS),
+    ],
+)
 def test_no_row_of_validation_or_test_has_a_say(way: str) -> None:
     choice = CHOICE | {"select": [way], "correlated_above": 0.05}
     plain = planted(1, True)[0]
@@ -200,6 +207,7 @@ def test_too_many_columns_to_try_one_by_one_and_values_that_are_not_finite_are_s
         selected(planted(0, True, spoil)[0], **CHOICE | {"select": ["forest"]})
 
 
+@pytest.mark.slow
 def test_twenty_genes_of_five_thousand_make_the_network_learn(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plumbline.run.write_report", lambda directory: None)
     for seed in range(2):

@@ -106,19 +106,23 @@ def size(view: View, *, ratio: float, each: int) -> Finding:
 
 
 def provenance(view: View, *, nearly: float) -> Finding | None:
-    """On which split the scales were fitted: as they say, and as the numbers at the network's door say."""
-    scales = {"inputs": view.data.scale, "targets": view.data.target_scale}
+    """What was fitted on which split: as scales and selection say, and as the numbers at the network's door say."""
+    fitted = {
+        "the inputs": view.data.scale,
+        "the targets": view.data.target_scale,
+        "the choice of columns": view.data.selection,
+    }
     foreign = [
-        f"the {what} by {scale.fitted_on}"
-        for what, scale in scales.items()
-        if scale is not None and scale.fitted_on != "train"
+        f"{what} by {part.fitted_on}"
+        for what, part in fitted.items()
+        if part is not None and part.fitted_on not in ("train", "columns")  # a user's own list is nobody's fit
     ]
     advice = {
         "advice": ("fit whatever is fitted on train alone",),
         "source": "S0: fit normalisation on training data only",
     }
     if foreign:
-        said = f"scaled {' and '.join(foreign)}, not by train alone"
+        said = f"fitted: {' and '.join(foreign)}, not by train alone"
         return Finding(
             "fail", said, {"fitted_on": foreign}, cause="validation has a say in what train looks like", **advice
         )

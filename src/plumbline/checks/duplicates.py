@@ -173,7 +173,7 @@ def groups(view: View) -> Finding | None:
         "fail", f"{len(torn)} groups span train and validation, such as {torn[0]}: {samples} of {len(val)} samples of the latter",
         evidence,
         cause="samples were split without regard to their group",
-        advice=("data.split=grouped",), source="S0: split by patient, not by image",
+        advice=("data.split=grouped; of pairs, data.apart=items",), source="S0: split by patient, not by image",
     )  # fmt: skip
 
 
