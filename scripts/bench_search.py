@@ -1,7 +1,7 @@
 """How long a search takes: ours with workers, with and without pruning, and Hydra's basic launcher with its sweeper.
 
 Every contestant draws so many random points of the same space and trains them for the same epochs with the same code,
-checks and pages left out. The released sweeper wants an Optuna of 2021, so it has a virtual environment of its own,
+checks and pages left out, as in a study of ours; one does what Hydra's launcher does of itself, all that a run does. The released sweeper wants an Optuna of 2021, so it has a virtual environment of its own,
 which borrows torch and the rest from ours; where that cannot be made, a loop of plain Optuna takes its place.
 Wall time from the command to its end, imports included; medians over the rounds, in which all take turns.
 """
@@ -25,8 +25,8 @@ SPACE = ["optimiser.lr=tag(log,interval(1e-4,1e-1))", "model.hidden=choice([64],
 SWEEPER = ["hydra-optuna-sweeper==1.3.0", "optuna==2.10.1", "cliff"]  # without what they would pull in: ours has it
 
 
-def common(epochs: int) -> list[str]:
-    return ["data=digits", f"epochs={epochs}", "batch_size=16", "threads=1", "bootstrap=1", "checks=off"]
+def common(epochs: int, checks: str = "off") -> list[str]:
+    return ["data=digits", f"epochs={epochs}", "batch_size=16", "threads=1", "bootstrap=1", f"checks={checks}"]
 
 
 def environment() -> dict[str, str]:
@@ -60,12 +60,13 @@ def ours(folder: Path, trials: int, epochs: int, workers: int, pruner: str) -> t
     return seconds, best, done
 
 
-def theirs(python: str, folder: Path, trials: int, epochs: int) -> tuple[float, float, int]:
-    """The released sweeper with the basic launcher: one process, one trial after the other."""
+def theirs(python: str, folder: Path, trials: int, epochs: int, whole: bool = False) -> tuple[float, float, int]:
+    """The released sweeper with the basic launcher: one process, one trial after the other. whole: runs as they are."""
     words = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random", f"hydra.sweeper.n_trials={trials}"]
     words += ["hydra.sweeper.n_jobs=1", "hydra.sweeper.direction=maximize", "hydra.sweep.dir=sweep"]
     words += ["hydra.sweep.subdir=${hydra.job.num}"]
-    seconds = timed([python, __file__, "--app", *words, *SPACE, *common(epochs)], folder)
+    job = ["--whole", *words, *SPACE, *common(epochs, "quick")] if whole else ["--app", *words, *SPACE, *common(epochs)]
+    seconds = timed([python, __file__, *job], folder)
     return seconds, *summed(folder / "sweep")
 
 
@@ -81,8 +82,8 @@ def summed(sweep: Path) -> tuple[float, int]:
     return max(run["best"]["val/accuracy"] for run in runs), done
 
 
-def trained(cfg, directory: Path) -> float:
-    """The objective of one run, as ours is without its page."""
+def trained(cfg, directory: Path, page: bool = False) -> float:
+    """The objective of one run."""
     from omegaconf import open_dict
 
     from plumbline.config import STUDY
@@ -92,12 +93,12 @@ def trained(cfg, directory: Path) -> float:
     with open_dict(cfg):
         for key in STUDY:
             cfg.pop(key, None)
-    cfg.report = False
+    cfg.report = page
     with Signals() as signals:
         return run(cfg, directory, [], signals, None, None)
 
 
-def app() -> None:
+def app(page: bool) -> None:
     """What a user of the released sweeper writes."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -108,7 +109,7 @@ def app() -> None:
 
     @hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="train")
     def main(cfg) -> float:
-        return trained(cfg, Path(HydraConfig.get().runtime.output_dir))
+        return trained(cfg, Path(HydraConfig.get().runtime.output_dir), page)
 
     main()
 
@@ -147,14 +148,13 @@ def released(folder: Path) -> str | None:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--app"]:
-        del sys.argv[1]
-        return app()
+    if sys.argv[1:2] in (["--app"], ["--whole"]):
+        return app(page=sys.argv.pop(1) == "--whole")
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="scripts/bench search", description=__doc__, formatter_class=shape)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--epochs", type=int, default=27)
+    parser.add_argument("--epochs", type=int, default=81)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write all figures there, too")
     parser.add_argument("--loop", action="store_true", help=argparse.SUPPRESS)
@@ -167,6 +167,7 @@ def main() -> None:
         other = "basic launcher, released sweeper" if python else "plain Optuna loop"
         contestants = {
             other: (lambda folder: theirs(python, folder, *size)) if python else (lambda folder: plain(folder, *size)),
+            **({f"{other}, whole runs": lambda folder: theirs(python, folder, *size, whole=True)} if python else {}),
             f"ours, {words.workers} workers": lambda folder: ours(folder, *size, words.workers, "none"),
             f"ours, {words.workers} workers, asha": lambda folder: ours(folder, *size, words.workers, "asha"),
         }
@@ -185,7 +186,7 @@ def main() -> None:
     for name, rows in found.items():
         seconds = statistics.median(row[0] for row in rows)
         ratio = statistics.median(a[0] / b[0] for a, b in zip(found[other], rows, strict=True))
-        print(f"  {name:<34}{seconds:>8.1f} s  {ratio:5.2f} x   best {rows[-1][1]:.4f}   {rows[-1][2]} epochs")
+        print(f"  {name:<46}{seconds:>8.1f} s  {ratio:5.2f} x   best {rows[-1][1]:.4f}   {rows[-1][2]} epochs")
     if words.json:
         words.json.write_text(json.dumps(found, indent=1))
 
