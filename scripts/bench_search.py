@@ -1,9 +1,10 @@
 """How long a search takes: ours with workers, with and without pruning, and Hydra's basic launcher with its sweeper.
 
 Every contestant draws so many random points of the same space and trains them for the same epochs with the same code,
-checks and pages left out, as in a study of ours; one does what Hydra's launcher does of itself, all that a run does. The released sweeper wants an Optuna of 2021, so it has a virtual environment of its own,
-which borrows torch and the rest from ours; where that cannot be made, a loop of plain Optuna takes its place.
-Wall time from the command to its end, imports included; medians over the rounds, in which all take turns.
+checks and pages left out, as in a study of ours; one does what Hydra's launcher does of itself, all that a run does.
+The released sweeper wants an Optuna of 2021, so it has a virtual environment of its own, which borrows torch and the
+rest from ours; where that cannot be made, a loop of plain Optuna takes its place. Wall time from the command to its
+end, imports included; medians over the rounds, in which all take turns.
 """
 
 from __future__ import annotations
