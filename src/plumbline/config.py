@@ -245,7 +245,10 @@ def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     for group in COMBINED:
         for name, node in cfg[group].items():
             if not isinstance(node, DictConfig) or "_target_" not in node:
-                raise ConfigError(f"{group}.{name}: is not chosen, so it has no _target_; say {group}=[{name}] first")
+                raise ConfigError(
+                    f"{group}.{name}: is not chosen, so it has no _target_; "
+                    f"say {group}=[{name}] first, or take its values out: ~{group}.{name}"
+                )
     for family in ("baselines", *(family for phase in FAMILIES.values() for family in phase)):
         for name, node in cfg.checks[family].items():
             if node is not None and "_target_" not in node:

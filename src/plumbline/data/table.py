@@ -34,10 +34,10 @@ def csv(
     """A table: every column is an input but target, group, id, split_column and those to ignore.
 
     A categorical column becomes one input for each of its values in train, which the spec's categories say belong
-    together (model=embedding_mlp looks them up); empty is a value too. A value that train
-    does not have cannot be coded: such a row of val is a bad row, and one of test is left out and named in the test
-    split's `left_out`. The classes are all labels of the file, so that one that train lacks is still a class. The
-    file is read at once, since the number of inputs stands in it; ids are those of column `id`, or line numbers.
+    together (model=embedding_mlp looks them up); empty is a value too. A value that train does not have cannot be
+    coded: such a row of val is a bad row, and one of test is left out and named in the test split's `left_out`. The
+    classes are all labels of the file, so that one that train lacks is still a class. The file is read at once,
+    since the number of inputs stands in it; ids are those of column `id`, or line numbers.
     """
     choice = choosing(options)
     check_options(options, groups=group is not None, marks=split_column is not None)

@@ -348,9 +348,8 @@ class Worker:
             process(self, trial, seed, directory, judge)
         status = self.wait(child)
         with contextlib.suppress(*mistakes.ANYTHING):  # the trial has said so
-            self.composed.learn(
-                self.storage.get_trial(trial._trial_id).params
-            )  # for those that choose the same options
+            # for those trials that choose the same options
+            self.composed.learn(self.storage.get_trial(trial._trial_id).params)
         return outcome(directory, status) or self.unfinished(status, directory)
 
     def wait(self, child: int) -> int:
