@@ -181,6 +181,14 @@ def test_a_wide_network_without_activations_is_called_linear() -> None:
     assert ask(Bench(subject.cfg, data, subject.where), "init.linear").severity == "ok"
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("direction", "severity"), [({}, "ok"), (step("uphill"), "fail")], ids=["down", "up"])
+def test_what_a_network_drops_at_random_is_not_taken_for_ascent(seed: int, direction: dict, severity: str) -> None:
+    subject = bench(**net("always_dropping", drop=0.5), **direction)
+    subject.cfg.seed = seed
+    assert ask(subject, "step.ascent").severity == severity
+
+
 def test_what_takes_too_long_on_a_machine_is_left_out_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plumbline.checks.bench.PATIENCE", 0.0)
     subject = bench(**step("uphill"))

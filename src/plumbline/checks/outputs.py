@@ -238,43 +238,6 @@ def constant_output(bench: Bench, *, share: float) -> Finding | None:
     )
 
 
-def linear(bench: Bench, *, share: float) -> Finding | None:
-    """Whether several layers are together one linear map: f(.3 a + .7 b) = .3 f(a) + .7 f(b), near and far."""
-    copy, x = bench.awake, bench.x[:128]
-    calls: list[str] = []
-    hooks = [
-        layer.register_forward_hook(lambda *_, name=name: calls.append(name))
-        for name, layer in weight_layers(copy.model).items()
-    ]
-    worst = 0.0
-    with evaluating(copy) as model:
-        try:
-            for scale in (1.0, 30.0):
-                a, b = x * scale, x.roll(1, 0) * scale * -1.5
-                ends = [model(part.clone()).double() for part in (a, b, 0.3 * a + 0.7 * b)]
-                size = max(map(spread, ends))
-                if not size or size < 1e-5 * float(ends[0].abs().max()):
-                    return None  # constant: another check's
-                worst = max(worst, float((ends[2] - 0.3 * ends[0] - 0.7 * ends[1]).abs().max()) / size)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    layers = len(dict.fromkeys(calls))
-    evidence = {"bend": worst, "layers": layers}
-    if layers < 2:
-        return None  # linear by design
-    if worst > share:
-        return Finding("ok", "the network is not linear", evidence)
-    return Finding(
-        "warn",
-        f"the network is linear: its {layers} layers are together one matrix (it bends by {worst:.1g} of the outputs)",
-        evidence,
-        cause="no activation functions between the layers",
-        advice=("put relu or gelu between the layers", "or take model=linear, which is the same and cheaper"),
-        source="S0: its own example has this fault",
-    )
-
-
 # --- the loss --------------------------------------------------------------------------------------------------------
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from plumbline.checks.bench import Bench
+from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
 from plumbline.checks.model import listed
 from plumbline.checks.outputs import SURE, spread
 from plumbline.checks.trial import elsewhere, made_anew
+from plumbline.loop import Batch, seed_all
 from plumbline.losses import one_hot
 
+PASSES = 4  # over one batch: a network may say something else each time
+SURE_OF = 4.0  # standard errors by which its loss must rise
 ZERO_GRAD = "S2: zero_grad, backward, step, in this order"
 
 
@@ -240,13 +244,15 @@ def ascent(bench: Bench, *, updates: int, movement: float, rise: float) -> Findi
         return word
     copy = bench.fresh(quiet=True)
     multiplier = copy.peak * min(1.0, movement / trial.travelled)
-    before = copy.loss(bench.first)
+    before = losses(copy, bench.first)
     for number in range(updates):
         copy.update(bench.first, number, multiplier)
     copy.model.train()
-    after = copy.loss(bench.first)
+    after = losses(copy, bench.first)
+    risen, unsure = after - before, float((after - before).std()) / len(after) ** 0.5
+    before, after = float(before.mean()), float(after.mean())
     evidence = {"before": before, "after": after, "updates": updates, "movement": movement}
-    if not after > before + rise * abs(before):
+    if not risen.mean() > rise * abs(before) + SURE_OF * unsure:
         return Finding(
             "ok", f"{updates} small steps on one batch lower its loss from {before:.6g} to {after:.6g}", evidence
         )
@@ -258,6 +264,15 @@ def ascent(bench: Bench, *, updates: int, movement: float, rise: float) -> Findi
         advice=advice,
         source="S2: scrutinise the loss",
     )
+
+
+def losses(copy: Copy, batches: list[Batch]) -> np.ndarray:
+    """(passes,) the loss of batches, each pass with a seed of its own: what is dropped in it is dropped in it again."""
+    found = []
+    for number in range(PASSES):
+        seed_all(copy.seed + number, copy.training.generator)
+        found.append(copy.loss(batches))
+    return np.array(found)
 
 
 def prefers_wrong(bench: Bench) -> tuple[float, float] | None:
