@@ -143,6 +143,27 @@ def near_copies(spec: Spec, a: Arrays) -> None:
     a["vy"][:half] = a["y"][:half]
 
 
+def near_copies_split_apart(spec: Spec, a: Arrays) -> None:
+    """Every sample has a near copy, and both were dealt out at random."""
+    x, y = torch.cat([a["x"], a["vx"]]), torch.cat([a["y"], a["vy"]])
+    order = torch.randperm(2 * len(x), generator=torch.Generator().manual_seed(0))
+    x, y = torch.cat([x, x + _noise(x, 1e-3)])[order], torch.cat([y, y])[order]
+    n = len(a["x"])
+    a["x"], a["y"], a["vx"], a["vy"] = x[:n], y[:n], x[n:], y[n:]
+    a.pop("ids", None)
+
+
+def near_copies_in_train(spec: Spec, a: Arrays) -> None:
+    half = len(a["x"]) // 2
+    a["x"][-half:] = a["x"][:half] + _noise(a["x"][:half], 1e-3)
+    a["y"][-half:] = a["y"][:half]
+
+
+def copies_in_val(spec: Spec, a: Arrays) -> None:
+    third = len(a["vx"]) // 3
+    a["vx"][-third:], a["vy"][-third:] = a["vx"][:third], a["vy"][:third]
+
+
 def target_as_feature(spec: Spec, a: Arrays) -> None:
     for x, y in (("x", "y"), ("vx", "vy")):
         a[x].flatten(1)[:, 3] = a[y].view(len(a[y]), -1)[:, 0].float()

@@ -15,6 +15,8 @@ DIGITS, CLOTHES, DIABETES = ("data=digits",), ("data=fashion_mnist", "data.subse
 EVERYWHERE = {
     planted.unnormalised: "scale", planted.normalised_twice: "scale", planted.val_scaled_differently: "shift",
     planted.val_is_train: "overlap", planted.oversampled_before_split: "overlap", planted.near_copies: "near_duplicates",
+    planted.near_copies_split_apart: "near_duplicates", planted.near_copies_in_train: "near_duplicates",
+    planted.copies_in_val: "duplicates",
     planted.target_as_feature: "leak", planted.missing_values: "nonfinite", planted.sorted_unshuffled: "order",
     planted.same_sample: "same_sample", planted.scaled_by_all: "provenance", planted.groups_torn: "groups",
     planted.shifted: "unlearnable", planted.shifted_in_train: "unlearnable",

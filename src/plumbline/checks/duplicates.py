@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from plumbline.checks.view import COMPONENTS, View, nearest, principal
 from plumbline.data.core import Split
 
 MOST_NAMED = 10  # pairs listed in a finding
+MIDDLE, FAR = 5, 10  # of a sample's neighbours, nearest first: so many copies of it may be nearer than what is usual
+RARE = 1e-3  # a share by chance: above it, in few dimensions or coarse tables, what is near need not be a copy
 CHANCE = 100  # how much likelier two real rows are to coincide than rows of independent features
 
 
@@ -61,18 +64,24 @@ def overlap(view: View, *, share: float) -> Finding:
 
 
 def duplicates(view: View, *, share: float) -> Finding:
-    """Inputs that train holds more than once; whether their targets agree."""
-    found = hashes(view, "train")
+    """Inputs that a split holds more than once; whether their targets agree."""
+    found = [repeated(view, name, share) for name in ("train", "val")]
+    return max(found, key=lambda finding: ("ok", "info", "warn").index(finding.severity))  # train's, if both are alike
+
+
+def repeated(view: View, name: str, share: float) -> Finding:
+    """The inputs of one split that it holds more than once."""
+    found, split = hashes(view, name), getattr(view.data, name)
     _, first, which, counts = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
     again = len(found) - len(counts)
-    evidence: dict[str, Any] = {"again": again, "of": len(found), "share": again / len(found)}
+    evidence: dict[str, Any] = {"split": name, "again": again, "of": len(found), "share": again / max(len(found), 1)}
     if not again:
-        return Finding("ok", "no input of train is there twice", evidence)
-    y = view.data.train.targets.cpu()
-    y = y if len(y) == len(found) else view.train.y
+        return Finding("ok", "no input is there twice in its split", evidence)
+    y = split.targets.cpu()
+    y = y if len(y) == len(found) else getattr(view, name).y
     differs = (y.view(len(y), -1) != y[torch.from_numpy(first[which])].view(len(y), -1)).any(1)
     evidence |= {"contradicting": int(differs.sum()), "most_frequent": int(counts.max())}
-    said = f"{again:,} of {len(found):,} samples of train repeat the input of another"
+    said = f"{again:,} of {len(found):,} samples of {name} repeat the input of another"
     said += f", {evidence['contradicting']:,} of them with another target" * (evidence["contradicting"] > 0)
     grave = again / len(found) >= share and again / len(found) > CHANCE * coincidence(view.flat[0]) * len(found)
     return Finding(
@@ -84,47 +93,58 @@ def duplicates(view: View, *, share: float) -> Finding:
 def near_duplicates(
     view: View, *, embedding: Callable[[Tensor], Tensor], close: float, share: float, times: float
 ) -> Finding | None:
-    """Samples of validation that are nearly one of train: nearer than a small share of the usual distance between samples."""
+    """Samples of validation or train that are nearly one of train: nearer than a small share of the usual distance."""
     train, val = embedding(view.train.x.nan_to_num(0, 0, 0)), embedding(view.val.x.nan_to_num(0, 0, 0))
     found = near(train.float(), val.float(), close)
     if found is None:
         return None
-    pairs, usual, expected, within = found
-    pairs = [pair for pair in pairs if pair[2] > 0 or not torch.equal(view.val.x[pair[0]], view.train.x[pair[1]])]
-    part = len(pairs) / len(val)
+    pairs = [at for at in found.pairs if at[2] > 0 or not torch.equal(view.val.x[at[0]], view.train.x[at[1]])]
+    part, seen = len(pairs) / len(val), len(view.train) / len(view.data.train)  # only so many of the twins are found
+    named = [f"{view.val.ids[a]} is nearly train's {view.train.ids[b]} (distance {d:.3g})" for a, b, d in pairs]
     evidence: dict[str, Any] = {
-        "near": len(pairs),
-        "of": len(val),
-        "share": part,
-        "by_chance": expected,
-        "usual_distance": usual,
-    }
-    evidence["pairs"] = [
-        f"{view.val.ids[a]} is nearly train's {view.train.ids[b]} (distance {d:.3g})" for a, b, d in pairs[:MOST_NAMED]
-    ]
-    if not pairs:
+        "near": len(pairs), "of": len(val), "share": part, "by_chance": found.expected, "within_train": found.within,
+        "usual_distance": found.usual, "pairs": named[:MOST_NAMED],
+    }  # fmt: skip
+    source = "S0: define when samples are similar; Barz and Denzler 2020, Do we train on test data?"
+    natural = max(found.expected, found.within) if found.expected > RARE else found.expected
+    if pairs:
+        grave = part / seen >= share and part > times * natural and len(pairs) >= 3
+        said = f"{len(pairs)} of {len(val):,} samples of {view.other} are nearly samples of train: {named[0]}"
         return Finding(
-            "ok", f"no sample of {view.other} is nearly one of train ({len(val):,} against {len(train):,})", evidence
-        )
-    seen = len(view.train) / len(view.data.train)  # of a part of train, only that part of the twins is found
-    grave = part / seen >= share and part > times * max(expected, within) and len(pairs) >= 3
-    said = f"{len(pairs)} of {len(val):,} samples of {view.other} are nearly samples of train: {evidence['pairs'][0]}"
-    said += f", where {usual:.3g} is usual"
-    return Finding(
-        "fail" if grave else "info", said, evidence,
-        cause="copies with a little noise, frames of one film, crops of one image: split apart after they were made",
-        advice=("keep what belongs together in one split: data.split=grouped", "split first, augment train afterwards"),
-        source="S0: define when samples are similar; Barz and Denzler 2020, Do we train on test data?",
-    )  # fmt: skip
+            "fail" if grave else "info", f"{said}, where {found.usual:.3g} is usual", evidence,
+            cause="copies with a little noise, frames of one film, crops of one image: split apart after they were made",
+            advice=("keep what belongs together in one split: data.split=grouped", "split first, augment train afterwards"),
+            source=source,
+        )  # fmt: skip
+    if found.within / seen >= share and found.within > times * found.expected and found.expected <= RARE:
+        said = f"about {found.within / seen:.0%} of train's samples are nearly another of its samples"
+        return Finding(
+            "warn", said, evidence, cause="copies with a little noise, frames of one film, crops of one image: they count twice",
+            advice=("keep one of each, or name what belongs together (data.split=grouped)",), source=source,
+        )  # fmt: skip
+    said = f"no sample of {view.other} is nearly one of train ({len(val):,} against {len(train):,})"
+    return Finding("ok", said, evidence, source=source)
 
 
-def near(train: Tensor, val: Tensor, close: float) -> tuple[list[tuple[int, int, float]], float, float, float] | None:
-    """(pairs (row of val, row of train, distance), usual distance, share expected by chance, share within train).
-
-    Near is below `close` times the usual distance, the median to the second neighbour within train. By chance, the share
-    that is so near falls with the power of the intrinsic dimension (Facco et al. 2017, TwoNN). None: too few to say.
+@dataclass(frozen=True)
+class Near:
+    """pairs: (row of val, row of train, distance). expected: the share by chance; within: the share within train, copies
+    to the last bit not counted. usual: the median distance to the MIDDLE-th neighbour within train.
     """
-    if min(len(train), len(val)) < 10:
+
+    pairs: list[tuple[int, int, float]]
+    usual: float
+    expected: float
+    within: float
+
+
+def near(train: Tensor, val: Tensor, close: float) -> Near | None:
+    """What is nearer than `close` times the usual distance. None: too few to say.
+
+    By chance, the share that is so near falls with the power of the intrinsic dimension. That is read off the ratios of
+    distances to neighbours (Levina and Bickel 2004), leaving out the first few: those may be the copies that are sought.
+    """
+    if min(len(train), len(val)) < 10 or len(train) < FAR + 1:
         return None
     unit = train.double().std().item()  # of numbers near the largest, squares would be infinite
     if not 0 < unit < math.inf:
@@ -134,9 +154,9 @@ def near(train: Tensor, val: Tensor, close: float) -> tuple[list[tuple[int, int,
     axes = principal(train[:2000] - centre, COMPONENTS)
     small, queries = (train - centre) @ axes, (val - centre) @ axes
     inside = small[:1000]
-    two, rows = nearest(inside, inside, 2, itself=True)
-    whole = (train[: len(inside)] - train[rows[:, 1]]).norm(dim=1)
-    usual, reference = two[:, 1].median().item(), whole.median().item()
+    around, rows = nearest(inside, inside, FAR, itself=True)
+    first, middle = ((train[: len(inside)] - train[rows[:, k - 1]]).norm(dim=1) for k in (1, MIDDLE))
+    usual, reference = around[:, MIDDLE - 1].median().item(), middle.median().item()
     if reference <= 0:
         return None
     distance, row = (found[:, 0] for found in nearest(queries, small, 1))
@@ -148,9 +168,11 @@ def near(train: Tensor, val: Tensor, close: float) -> tuple[list[tuple[int, int,
         for at in order
         if exact[at] < close * reference
     ]
-    ratio = two[:, 1] / two[:, 0].clamp(min=1e-9)
-    dimension = 1 / max(ratio[two[:, 0] > 0].log().clamp(0, 5).mean().nan_to_num(1).item(), 1e-3)
-    return pairs, reference * unit, 1 - 0.5 ** (close**dimension), (two[:, 0] < close * usual).float().mean().item()
+    ratio = around[:, FAR - 1] / around[:, MIDDLE - 1].clamp(min=1e-9)
+    growth = ratio[around[:, MIDDLE - 1] > 0].log().clamp(0, 5).mean().nan_to_num(1).item()
+    dimension = sum(1 / k for k in range(MIDDLE, FAR)) / max(growth, 1e-3)
+    within = ((first > 0) & (first < close * reference)).float().mean().item()
+    return Near(pairs, reference * unit, 1 - math.exp(-MIDDLE * close**dimension), within)
 
 
 def groups(view: View) -> Finding | None:
