@@ -84,6 +84,8 @@ class OwnLoss:
             return F.nll_loss((o + 1e-9).log(), y, reduction="none")
         if self.fault == "squares":
             return (o.softmax(1) - F.one_hot(y, self.spec.outputs)).square().mean(1)
+        if self.fault == "absolute":
+            return (o.softmax(1) - F.one_hot(y, self.spec.outputs)).abs().sum(1)
         if self.fault == "hinge":
             return F.multi_margin_loss(o, y, reduction="none")
         if self.fault == "quantile":

@@ -116,6 +116,7 @@ FAULTS: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [  # the headline, t
     ("step.train_mode", (), net("none") | step("evaluating")),
     ("step.train_mode", (), net("none") | step("left_evaluating")),
     ("step.task_loss", (), loss("squares")),
+    ("step.task_loss", (), loss("absolute")),
     ("step.task_loss", ("loss=mse",), {}),
     ("step.loss_scale", (), step("sum")),
     ("step.loss_clipped", (), step("clipped_loss")),
@@ -317,6 +318,9 @@ MOVED: list[tuple[str, tuple[str, ...], dict[str, Any], str, dict[str, Any], str
     ("overfit.batch", (), {}, "ok", {"updates": 2, "rates": []}, "warn"),
     ("overfit.batch", (), {}, "ok", {"enough": 1.1, "updates": 5}, "warn"),
     ("overfit.batch", ("optimiser.lr=1e-6",), {}, "warn", {"rates": [1000.0]}, "info"),
+    ("overfit.batch", (), net("softmax"), "warn", {"way": 0.0}, "ok"),
+    ("overfit.batch", ("data=breast_cancer", "data.subset=null"), net("softmax"), "warn", {"way": 0.5}, "ok"),
+    ("step.update_ratio", ("epochs=0", "optimiser.lr=1e-8"), {}, "warn", {"reach": 1e-9}, "ok"),
     ("overfit.batch", (), step("cleared_late"), "warn", {"seconds": 1e-6}, "info"),
 ]  # fmt: skip
 

@@ -115,7 +115,8 @@ def test_pairs_dealt_out_at_random_share_every_item_and_the_audit_calls_it_a_lea
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("data.apart=pairs", "data.apart=pairs: must be one of items, leaking_pairs"),
+        ("data.apart=pairs", "data.apart=pairs: leaks, since every item of validation would be in train"),
+        ("data.apart=halves", "data.apart=halves: must be one of items, pairs, leaking_pairs"),
         ("data.items=5", "data.items=5: must be at least 10"),
         ("data.traits=0", "at least 1"),
         ("data.noise=-1", "at least 0"),

@@ -169,22 +169,30 @@ class Bench:
         """A quiet copy that is stepped at a rate of zero."""
         return Still(self)
 
-    @property
-    def updates(self) -> int:
-        """How many updates the run will make."""
+    def updates(self, epochs: int) -> int:
+        """How many updates so many epochs make."""
         cfg = self.cfg
-        return cfg.epochs * updates_per_epoch(len(self.data.train), cfg.batch_size, cfg.accumulate)
+        return epochs * updates_per_epoch(len(self.data.train), cfg.batch_size, cfg.accumulate)
 
-    @cached_property
-    def _timed(self) -> float:
-        """Seconds that a sample takes in an update, by the clock: a small batch. The first may wait for libraries."""
-        few, times = min(len(self.data.train), 2 * FEWEST), []
-        batches = list(islice(self.data.train.batches(few), 1))
+    def _clocked(self, batches: list[Batch]) -> float:
+        """Seconds that an update on the batches takes, by the clock. The first try may wait for libraries."""
+        times = []
         for _ in range(2):
             began = time.perf_counter()
             self.network.outputs(batches)
-            times.append(3 * (time.perf_counter() - began) / few)  # a backward takes two forwards
+            times.append(3 * (time.perf_counter() - began))  # a backward takes two forwards
         return min(times)
+
+    @cached_property
+    def _sample(self) -> float:
+        """Seconds that a sample takes in an update, by the clock: a small batch."""
+        few = min(len(self.data.train), 2 * FEWEST)
+        return self._clocked(list(islice(self.data.train.batches(few), 1))) / few
+
+    @cached_property
+    def _update(self) -> float:
+        """Seconds that an update takes, by the clock."""
+        return self._clocked(self.first)
 
     @cached_property
     def _layers(self) -> list[dict[str, Any]]:
@@ -205,12 +213,12 @@ class Bench:
     def batch_size(self) -> int:
         """The run's own, or as much of it as can be afforded."""
         size = min(self.cfg.batch_size, len(self.data.train))
-        affordable = int(SLOW / (max(self._counted, self._timed / WRONG, 1e-12) * self.cfg.accumulate))
+        affordable = int(SLOW / (max(self._counted, self._sample / WRONG, 1e-12) * self.cfg.accumulate))
         return min(size, max(FEWEST, affordable))
 
     def left_out(self, updates: int) -> Finding | None:
         """A word that a check is left out, where so many updates would take too long on this machine."""
-        update = self._timed * self.batch_size * self.cfg.accumulate
+        update = self._update
         if updates * update <= PATIENCE:
             return None
         said = f"left out: it needs {updates} updates, of which each takes {update:.1f} s here"

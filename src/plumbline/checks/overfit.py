@@ -24,7 +24,8 @@ class Attempt:
     updates: int
     score: float  # the share that is right, or the share of the variance that is explained
     loss: float
-    passed: bool
+    scored: bool  # the score is good enough
+    passed: bool  # and the loss went most of its way to the floor
 
 
 def few(bench: Bench, samples: int) -> list[Batch]:
@@ -48,8 +49,10 @@ def floor(bench: Bench, batches: list[Batch]) -> float | None:
     return float(training.loss(one_hot(y, bench.spec.outputs, torch.float32).clamp(min=1e-12).log(), y))
 
 
-def attempt(bench: Bench, batches: list[Batch], rate: float | None, updates: int, enough: float) -> Attempt:
-    """Up to so many updates on the batches, without anything that is drawn at random."""
+def attempt(
+    bench: Bench, batches: list[Batch], rate: float | None, updates: int, enough: float, goal: float
+) -> Attempt:
+    """Up to so many updates on the batches, without anything that is drawn at random; goal: the loss to get below."""
     copy = bench.fresh(quiet=True)
     multiplier = copy.peak if rate is None else rate / copy.optimiser.param_groups[-1]["initial_lr"]
     score, loss, done = 0.0, math.nan, 0
@@ -60,10 +63,10 @@ def attempt(bench: Bench, batches: list[Batch], rate: float | None, updates: int
             if done % EVERY == 0 or done == updates:
                 score, loss = scored(bench, copy, batches)
         except Diverged:
-            return Attempt(asked, done, 0.0, math.nan, passed=False)
-        if score >= enough:
+            return Attempt(asked, done, 0.0, math.nan, scored=False, passed=False)
+        if score >= enough and loss <= goal:
             break
-    return Attempt(asked, done, score, loss, passed=score >= enough)
+    return Attempt(asked, done, score, loss, score >= enough, passed=score >= enough and loss <= goal)
 
 
 def scored(bench: Bench, copy: Copy, batches: list[Batch]) -> tuple[float, float]:
@@ -80,26 +83,33 @@ def scored(bench: Bench, copy: Copy, batches: list[Batch]) -> tuple[float, float
 
 
 def overfit(
-    bench: Bench, *, samples: int, updates: int, seconds: float, enough: float, rates: list[float]
+    bench: Bench, *, samples: int, updates: int, seconds: float, enough: float, way: float, rates: list[float]
 ) -> Finding | None:
-    """Learn a few samples by heart: at the planned rate, then at others, so that the rate is not what is judged."""
+    """Learn a few samples by heart: at the planned rate, then at others, so that the rate is not what is judged.
+
+    Where the floor of the loss is known, being right is not enough: the loss must go so much of its way down to it.
+    """
     rate, batches, tried = bench.network.rate, few(bench, samples), list[Attempt]()
     size = sum(len(y) for _, y in batches)
     if rate <= 0 or size < 2:
         return None
     if (word := bench.left_out(updates // 20)) is not None:
         return word
+    least, goal = floor(bench, batches), math.inf
+    if least is not None:
+        _, before = scored(bench, bench.fresh(quiet=True), batches)
+        goal = before - way * (before - least) if before > least else math.inf
     afforded = bench.affordable(seconds / (1 + len(rates)), updates, min(EVERY, updates))
     for factor in (1.0, *rates):
-        tried.append(attempt(bench, batches, None if factor == 1 else rate * factor, afforded, enough))
+        tried.append(attempt(bench, batches, None if factor == 1 else rate * factor, afforded, enough, goal))
         if tried[-1].passed:
             break
-    return verdict(bench, tried, size, floor(bench, batches), cut=afforded < updates)
+    return verdict(bench, tried, size, least, cut=afforded < updates)
 
 
 def verdict(bench: Bench, tried: list[Attempt], size: int, least: float | None, cut: bool) -> Finding:
     """What the attempts say; one that passed is enough."""
-    best = max(tried, key=lambda one: one.score)
+    best = max(tried, key=lambda one: (one.passed, one.score))
     evidence = {
         "samples": size, "updates": best.updates, "score": best.score, "loss": best.loss, "floor": least, "rate": best.rate,
         "tried": [[one.rate, one.updates, one.score] for one in tried],
@@ -111,6 +121,13 @@ def verdict(bench: Bench, tried: list[Attempt], size: int, least: float | None, 
         if not tried[0].passed:
             said += f", at a rate of {best.rate:.2g}; at {tried[0].rate:.2g} it did not in {tried[0].updates}"
         return Finding("ok" if tried[0].passed else "info", said, evidence, source=source, symptom=not tried[0].passed)
+    if best.scored and not cut:
+        return Finding(
+            "warn", f"learns {size} samples by heart, but the loss stays at {best.loss:.3g}: its floor is {least:.3g}", evidence,
+            cause="something between the last layer and the loss, or in the loss, keeps it up: a softmax, a clamp, a constant",
+            advice=("return raw outputs (logits) to a loss that takes them", "look at what is added to the loss"),
+            source=source, symptom=True,
+        )  # fmt: skip
     others = "of their variance explained"
     name = {"classification": "of them right", "segmentation": "of their masks painted"}.get(bench.spec.task, others)
     said = f"after {best.updates} updates {max(best.score, 0):.0%} {name}, a loss of {best.loss:.3g}"

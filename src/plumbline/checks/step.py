@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from plumbline.checks.trial import elsewhere, made_anew
 from plumbline.loop import Batch, seed_all
 from plumbline.losses import one_hot
 
+DISTANCES = {"squared": F.mse_loss, "absolute": F.l1_loss, "Huber's": F.smooth_l1_loss}
+LONG = 100  # epochs
 PASSES = 4  # over one batch: a network may say something else each time
 SURE_OF = 4.0  # standard errors by which its loss must rise
 ZERO_GRAD = "S2: zero_grad, backward, step, in this order"
@@ -293,7 +296,7 @@ def prefers_wrong(bench: Bench) -> tuple[float, float] | None:
 
 
 def task_loss(bench: Bench, *, close: float) -> Finding | None:
-    """Whether the loss that the step returns is one that suits the task; squared errors do not suit classes."""
+    """Whether the loss that the step returns is one that suits the task; distances between numbers do not suit classes."""
     if bench.spec.task != "classification" or bench.spec.outputs < 2:
         return None
     still, y = bench.still, bench.y
@@ -302,15 +305,12 @@ def task_loss(bench: Bench, *, close: float) -> Finding | None:
     if not outputs or sum(map(len, outputs)) != len(y) or not math.isfinite(returned):
         return None
     logits, wanted = torch.cat(outputs), one_hot(y, bench.spec.outputs, torch.float32)
-    squares = {
-        "squared error of the outputs": F.mse_loss(logits, wanted),
-        "squared error of the probabilities": F.mse_loss(logits.softmax(1), wanted),
-        "squared error of sigmoids": F.mse_loss(logits.sigmoid(), wanted),
-    }
-    for name, value in squares.items():  # the mean over all, the sum over the classes, or the sum over all
+    said = {"outputs": logits, "probabilities": logits.softmax(1), "sigmoids": logits.sigmoid()}
+    for distance, (error, of) in product(DISTANCES, said.items()):
+        value, name = float(DISTANCES[distance](of, wanted)), f"{distance} error of the {error}"
+        # the mean over all, the sum over the classes, or the sum over all
         if any(
-            abs(float(value) * many - returned) <= close * abs(returned)
-            for many in (1, bench.spec.outputs, logits.numel())
+            abs(value * many - returned) <= close * abs(returned) for many in (1, bench.spec.outputs, logits.numel())
         ):
             return Finding(
                 "warn",
@@ -384,8 +384,11 @@ def loss_scale(bench: Bench, *, factor: float) -> Finding | None:
 
 
 def update_ratio(bench: Bench, *, reach: float) -> Finding | None:
-    """How far the weights can get in the whole run, at the planned rates, as a share of their size."""
-    trial, updates = bench.trial, bench.updates
+    """How far the weights can get in the whole run, at the planned rates, as a share of their size.
+
+    A run of no epochs is the gate before a long one: it is judged as if it were long.
+    """
+    trial, updates = bench.trial, bench.updates(bench.cfg.epochs or LONG)
     if not updates or not trial.travelled or any(map(math.isnan, trial.losses)):
         return None  # no update at all is another check's
     plan = [trial.copy.schedule(k / 200, []) / trial.copy.peak for k in range(200)] if trial.copy.peak else [0.0]
@@ -396,7 +399,7 @@ def update_ratio(bench: Bench, *, reach: float) -> Finding | None:
         return Finding("ok", f"an update moves the weights by {trial.travelled:.2g} of their size", evidence)
     return Finding(
         "warn",
-        f"in all {updates} updates together the weights can move by {found:.2g} of their size",
+        f"in {updates} updates together the weights can move by {found:.2g} of their size",
         evidence,
         cause="a learning rate that is too low, a gradient clipped to almost nothing, or too few updates",
         advice=("raise the learning rate", "look at grad_clip"),

@@ -14,7 +14,7 @@ from plumbline.data.core import Data, Spec, Split, Splits, fingerprint
 from plumbline.data.memory import Arrays, as_scale, moments, scaled
 from plumbline.data.splits import DataOptions, check_options, split_indices
 
-Apart = Literal["items", "leaking_pairs"]
+Apart = Literal["items", "pairs", "leaking_pairs"]
 MOST = 4_000_000_000  # bytes of one split's pairs: they are held in memory
 
 
@@ -64,9 +64,15 @@ def in_pairs(
     of train, val and test, and its pairs with it: no pair of val has an item of train. Scales are fitted on the items
     of train, alike for both halves; subset counts items. A split's ids are `first-second`, its groups the first items.
 
-    apart=leaking_pairs deals out pairs instead of items: every item of val is in train, too, and a network that knows
-    the items by heart looks good. The audit calls it a leak (data.groups). Raises ConfigError.
+    apart=pairs would deal out pairs instead of items: every item of val is in train, too, and a network that knows the
+    items by heart looks good. So it is refused, but for who wants to see just that and says leaking_pairs; the audit calls
+    it a leak (data.groups). Raises ConfigError.
     """
+    if apart == "pairs":
+        raise ConfigError(
+            "data.apart=pairs: leaks, since every item of validation would be in train, in other pairs; say "
+            "data.apart=items, or leaking_pairs to see what a leak looks like"
+        )
     check_options(options, groups=False, marks=False)
 
     def read() -> Splits:
