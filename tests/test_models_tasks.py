@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_models import DIGITS, TABLE, count, images, refusal
 
-from plumbline.assemble import layers
+from plumbline.card import layers
 from plumbline.data.core import Spec
 from plumbline.models.autoencoder import VAE, Autoencoder
 from plumbline.models.blocks import MeanOnlyBatchNorm

@@ -12,7 +12,7 @@ from conftest import composed, noted
 from sklearn.linear_model import LogisticRegression
 from test_models import DIGITS, TABLE, count, refusal
 
-from plumbline.assemble import layers
+from plumbline.card import layers
 from plumbline.config import ConfigError, build, check_config
 from plumbline.data import Arrays, Data, Spec
 from plumbline.data.pairs import in_pairs

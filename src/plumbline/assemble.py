@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from plumbline import device, tasks
+from plumbline.card import layers
 from plumbline.config import ConfigError, build
 from plumbline.contract import place
 from plumbline.data.core import Data, Spec, Split
@@ -115,52 +116,6 @@ def check_split(spec: Spec, split: Split, name: str) -> None:
     elif not y.isfinite().all():
         row = int((~y.isfinite().all(1)).nonzero()[0])
         raise ConfigError(f"data: sample {split.ids[row]} of {name} has a target that is not a finite number")
-
-
-@torch.no_grad()
-def layers(model: nn.Module, x: Tensor) -> tuple[list[dict[str, Any]], Any]:
-    """The layers that hold weights, as a batch x meets them, and what comes out.
-
-    A layer's name, kind, output shape without the batch, parameters, and multiply-adds for one sample.
-    """
-    found: list[dict[str, Any]] = []
-
-    def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        own = {key: weight for key, weight in module.named_parameters(recurse=False)}
-        output = output[0] if isinstance(output, tuple) else output  # a recurrent layer's, beside its last state
-        if not isinstance(output, Tensor):
-            return
-        shape = tuple(output.shape[1:])
-        row = {"name": name, "kind": type(module).__name__, "output": shape}
-        counts = {
-            "parameters": sum(weight.numel() for weight in own.values()),
-            "multiply_adds": multiply_adds(module, own, inputs, shape),
-        }
-        found.append(row | counts)
-
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, output, name=name: note(name, module, inputs, output))
-        for name, module in model.named_modules()
-        if list(module.parameters(recurse=False))
-    ]
-    try:
-        return found, model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def multiply_adds(module: nn.Module, own: dict[str, Tensor], inputs: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """Of one sample in a layer that holds the weights `own` and returns `shape`."""
-    if isinstance(module, nn.Embedding):
-        return 0  # a look-up
-    if isinstance(module, nn.RNNBase):  # every matrix, at every step
-        return shape[0] * sum(weight.numel() for weight in own.values() if weight.dim() == 2)
-    kernel = own.get("weight")
-    if kernel is None or kernel.dim() < 2:
-        return 0
-    transposed = getattr(module, "transposed", False)  # each position of its input, not its output, meets the kernel
-    return math.prod(inputs[0].shape[1:] if transposed else shape) * kernel[0].numel()
 
 
 def build_all(

@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from plumbline import tasks
-from plumbline.assemble import build_all, layers
+from plumbline.assemble import build_all
+from plumbline.card import layers
 from plumbline.checks.core import Finding
 from plumbline.checks.signals import Signals
 from plumbline.checks.trial import Still, Trial
