@@ -1,9 +1,9 @@
-"""Checks of what a network yields before it trains, and of the loss that judges it."""
+"""Checks of what a network yields before it trains."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,12 +12,8 @@ from torch import Tensor, nn
 
 from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
-from plumbline.checks.trial import elsewhere
-from plumbline.loop import predict
 from plumbline.losses import one_hot
 from plumbline.regularisers.layers import weight_layers
-
-SURE = 20.0  # an output that leaves no doubt: exp(-20) is 2e-9
 
 
 @contextmanager
@@ -235,130 +231,4 @@ def constant_output(bench: Bench, *, share: float) -> Finding | None:
         advice=("look at the activations layer by layer", "start with init=he and biases of zero"),
         source="S2: look at the outputs before training",
         symptom=True,
-    )
-
-
-# --- the loss --------------------------------------------------------------------------------------------------------
-
-
-def made_up(bench: Bench, samples: int) -> tuple[Tensor, Tensor]:
-    """Random outputs and targets of the task."""
-    draws, spec = torch.Generator().manual_seed(0), bench.spec
-    outputs = torch.randn(samples, spec.outputs, generator=draws)
-    if spec.task == "classification":
-        y = torch.randint(spec.outputs, (samples,), generator=draws)
-    else:
-        y = torch.randn(samples, spec.outputs, generator=draws)
-        y = (y > 0).float() if spec.task == "segmentation" else y
-    return outputs.to(bench.where), y.to(bench.where)
-
-
-def shape_broadcast(bench: Bench, *, share: float) -> Finding | None:
-    """Whether the loss compares each output with its own target: with shuffled targets it must be another number.
-
-    It is asked of random outputs and of right ones: of those, a loss that is cut off above still tells.
-    """
-    loss = bench.network.training.loss
-    outputs, y = made_up(bench, 32)
-    right = y.float() if y.is_floating_point() else 10 * one_hot(y, bench.spec.outputs, torch.float32)
-    if float(loss(outputs.flip(0), y)) == float(loss(3 * outputs, y)) == float(loss(right, y)):
-        return None  # it does not look at the outputs either
-    answers = [paired(loss, answer, y, bench.spec.outputs) for answer in (outputs, right)]
-    (value, change, unseen), *_ = answers
-    evidence = {"paired": value, "change": change, "unseen": unseen}
-    if not math.isfinite(value):
-        return None
-    if any(change > share and unseen < 0.8 for _, change, unseen in answers):
-        return Finding("ok", "the loss compares each output with its own target", evidence)
-    broadcast = "broadcast to (B, B): each output is compared with every target"
-    return Finding(
-        "fail",
-        f"the loss is {value:.4g} whether the targets belong to the outputs or are shuffled"
-        if change <= share
-        else f"the loss is {value:.4g} whatever the targets of all samples but one",
-        evidence,
-        cause=f"outputs (B, 1) against targets (B,) are {broadcast}"
-        if change <= share
-        else "one target is broadcast to all outputs",
-        advice=(
-            "give both the same shape: y.view_as(outputs)",
-            "or take the task's own loss, which refuses such shapes",
-        ),
-        source="S1: its own example has this fault",
-    )
-
-
-def paired(loss: Callable[..., Tensor], outputs: Tensor, y: Tensor, classes: int) -> tuple[float, float, float]:
-    """(loss, the share of it by which shuffled targets change it, the share of samples whose target does not matter)."""
-    value = float(loss(outputs, y))
-    shuffled = [float(loss(outputs, y.roll(shift, 0))) for shift in (1, 2, 3)]
-    change = max(abs(other - value) for other in shuffled) / max(abs(value), 1e-12)
-    others = [float(loss(outputs, elsewhere(y, sample, classes))) for sample in range(0, len(y), 4)]
-    return value, change, sum(other == value for other in others) / len(others)
-
-
-def loss_scale(bench: Bench, *, factor: float) -> Finding | None:
-    """Whether the loss is a mean: the same samples twice must not cost twice as much."""
-    loss = bench.network.training.loss
-    outputs, y = made_up(bench, 32)
-    once, twice = float(loss(outputs, y)), float(loss(torch.cat([outputs, outputs]), torch.cat([y, y])))
-    if not once or not math.isfinite(twice):
-        return None
-    ratio = twice / once
-    if ratio < factor:
-        return Finding("ok", "the loss does not depend on the size of the batch", {"ratio": ratio})
-    return Finding(
-        "warn",
-        f"twice the batch costs {ratio:.3g} times as much: the loss is a sum over the batch",
-        {"ratio": ratio},
-        cause="reduction='sum', so that the learning rate depends on the batch size and the last batch counts less",
-        advice=("take the mean over the batch",),
-        source="S2: the first loss is ln(classes) whatever the batch size",
-    )
-
-
-def first_loss(bench: Bench, *, within: float) -> Finding | None:
-    """The loss before the first update against that of an uninformed output: ln C, or the entropy of the classes."""
-    copy, train = bench.network, bench.data.train
-    loss, known = copy.training.loss, bench.prior.to(bench.where)
-    if getattr(loss, "expected_first", 0.0) is None:
-        return None  # the loss has no such number
-    part = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[
-        : min(bench.cfg.train_eval, 2 * bench.batch_size)
-    ]
-    with copy.buffers_kept():
-        outputs, y = predict(copy.model, train, bench.batch_size, copy.training.autocast, part)
-    copy.model.train()
-    measured = float(loss(outputs, y))
-    flat, power = torch.zeros_like(outputs), 1.0
-    if bench.spec.task in ("regression", "reconstruction"):
-        expected, power = (
-            [float(loss(flat + known, y))],
-            0.5,
-        )  # the mean of the targets, wherever it lies; squares are compared by root
-    elif bench.spec.task == "segmentation":
-        expected = [float(loss(flat, y)), float(loss(flat + known.clamp(1e-6, 1 - 1e-6).logit(), y))]
-    elif wants_probabilities(bench):
-        expected = [float(loss(flat + 1 / bench.spec.outputs, y)), float(loss(flat + known, y))]
-    else:
-        expected = [float(loss(flat, y)), float(loss(flat + known.clamp(min=1e-6).log(), y))]
-    low, high = min(expected), max(expected)
-    if getattr(loss, "expected_first", None) is not None and bench.spec.task == "classification":
-        high = loss.expected_first
-    if not math.isfinite(low) or high <= 0:
-        return None
-    evidence = {"measured": measured, "expected": high, "lowest": low}
-    said = f"the first loss is {measured:.4g}, where knowing nothing gives {high:.4g}"
-    if low / within ** (1 / power) < measured < high * within ** (1 / power):
-        return Finding("ok", said, evidence)
-    return Finding(
-        "warn",
-        said,
-        evidence,
-        cause="the initial outputs are too large, or the loss is not the one that was meant",
-        advice=(
-            "a smaller last layer: init.head_std=0.01",
-            "look at the initialisation and at the scale of the inputs",
-        ),
-        source="S2: classification starts at ln(classes)",
     )

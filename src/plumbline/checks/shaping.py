@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import Finding
-from plumbline.loop import Diverged, seed_all
+from plumbline.loop import Diverged, Training, seed_all
 
 
 def destroys(bench: Bench, *, samples: int, neighbours: int, share: float) -> Finding | None:
-    """How much nearest neighbours among the augmented training samples still know of validation."""
+    """How much nearest neighbours among augmented samples of train still know of validation, plain or augmented alike."""
     training, data = bench.noisy.training, bench.data
     if not training.augmentations and not training.regularisers:
         return None
-    x, y = some(data.train, samples)
-    there, wanted = some(data.val, samples // 2)
+    (x, y), (there, wanted) = some(data.train, samples), some(data.val, samples // 2)
     seed_all(bench.cfg.seed, training.generator)
-    changed, parts = False, []
-    for piece, target in zip(x.split(bench.cfg.batch_size), y.split(bench.cfg.batch_size), strict=True):
-        made = piece.clone()
-        for augment in training.augmentations:
-            made = augment(made, training.generator)
-        for regulariser in training.regularisers:
-            after, kept = regulariser.batch(made, target, training.generator)
-            if kept is target:  # mixed targets are another thing
-                made = after
-        changed = changed or made.shape != piece.shape or not torch.equal(made, piece)
-        parts.append(made)
-    if not changed:
+    z, also = augmented(training, x, y, bench.cfg.batch_size), augmented(training, there, wanted, bench.cfg.batch_size)
+    if z.shape == x.shape and torch.equal(z, x):
         return None
-    z = torch.cat(parts)
-    chance, plain, left = (known(a, y, there, wanted, neighbours) for a in (torch.zeros_like(x), x, z))
+    chance, plain, left, alike = (
+        known(a, y, b, wanted, neighbours) for a, b in ((torch.zeros_like(x), there), (x, there), (z, there), (z, also))
+    )
+    left = min(left, alike)
     kept = (left - chance) / (plain - chance) if plain > chance else 1.0
     evidence = {"plain": plain, "augmented": left, "chance": chance, "kept": kept}
     if plain - chance < 0.1:
@@ -48,6 +41,44 @@ def destroys(bench: Bench, *, samples: int, neighbours: int, share: float) -> Fi
         advice=("look at augmented samples", "weaken the augmentation, or leave it out"),
         source="S0: look at what the network sees",
     )
+
+
+def augmented(training: Training, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+    """The inputs as they enter the network, batch by batch; mixed ones as they were: that is another thing."""
+    parts = []
+    for piece, target in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        made = piece.clone()
+        for augment in training.augmentations:
+            made = augment(made, training.generator)
+        for regulariser in training.regularisers:
+            after, kept = regulariser.batch(made, target, training.generator)
+            if kept is target:
+                made = after
+        parts.append(made)
+    return torch.cat(parts)
+
+
+def labels(bench: Bench, *, least: float) -> Finding | None:
+    """How much the softened labels still say of the class: ln C less their mean entropy."""
+    spec, training = bench.spec, bench.noisy.training
+    if spec.task != "classification" or spec.outputs < 2:
+        return None
+    seed_all(bench.cfg.seed, training.generator)
+    x, y = bench.x.clone(), bench.y
+    for regulariser in training.regularisers:
+        x, y = regulariser.batch(x, y, training.generator)
+    if not y.is_floating_point() or y.shape != (len(bench.y), spec.outputs):
+        return None
+    most = math.log(spec.outputs)
+    said = 1 - float(torch.special.entr(y.float()).sum(1).mean()) / most
+    evidence = {"information": said}
+    if said >= least:
+        return Finding("ok", f"the softened labels still say {said:.0%} of what hard ones do", evidence)
+    return Finding(
+        "warn", f"the softened labels say only {said:.1%} of what hard ones do", evidence,
+        cause="label smoothing that is far too strong: the share that is kept and the share that is spread were exchanged",
+        advice=("regulariser.label_smoothing.smoothing=0.1",), source="Szegedy et al. 2016, Rethinking Inception",
+    )  # fmt: skip
 
 
 def some(split, samples: int) -> tuple[Tensor, Tensor]:
