@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import shlex
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +187,7 @@ def test_the_next_space_keeps_the_choices_of_the_best_and_leaves_alone_what_matt
                 "value": float(value),
             }
         )
-    results = results_of(tmp_path, (LR, WIDTH, KIND), rows)
+    results = results_of(tmp_path, (LR, WIDTH, KIND), rows, n_trials=40)
     importances = importance(results)
     assert min(importances, key=importances.get) == "model.width"
     line = next_search(results, {"optimiser": 0.8, "optimiser.lr": 0.19, "model.width": 0.01})
@@ -192,6 +197,105 @@ def test_the_next_space_keeps_the_choices_of_the_best_and_leaves_alone_what_matt
     low, high = map(float, re.search(r"interval\(([^,]+),([^)]+)\)", line).groups())
     assert 1e-4 <= low < 10**-2.5 < high <= 1e-1
     assert high / low < 300
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`begun(*words)` is the study that a command line begins: all of it is composed and checked, and no trial runs."""
+    from plumbline import train
+    from plumbline.search import start
+
+    seen: list[Study] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(start, "copy_code", lambda study, new: None)
+    monkeypatch.setattr(start, "run_workers", lambda study, count, new: seen.append(study) or 0)
+    monkeypatch.setattr(start, "submitted", lambda study, options, new: 0)
+
+    def go(*words: str) -> Study | None:
+        monkeypatch.setattr(sys, "argv", ["scripts/train", *words])
+        return Study.read(seen.pop().folder) if train.main() == 0 else None
+
+    return go
+
+
+def filled(study: Study, value: Callable[[dict[str, Any]], float], count: int = 24) -> Results:
+    """A study with that many finished trials of such values, drawn at random."""
+    draw, names = np.random.default_rng(0), ["val/accuracy", *study.search["also"]]
+    opened = optuna.create_study(study_name=study.name, storage=open_storage(study.folder, None),
+                                 directions=["maximize", *["minimize"] * (len(names) - 1)])  # fmt: skip
+    opened.set_user_attr("objectives", [[name, "minimise" if at else "maximise"] for at, name in enumerate(names)])
+    for _ in range(count):
+        point = study.space.at([draw.uniform() for _ in study.space])
+        distributions = {name: study.space[name].distribution() for name in point}
+        values = [value(point), *[1.0] * (len(names) - 1)]
+        opened.add_trial(create_trial(params=point, distributions=distributions, values=values))
+    return Results(study, opened)
+
+
+HOW = {  # what a command says beside its space and its name
+    "as a front": ["search=tpe", "search.n_trials=24", "search.seeds=2", "search.also=[parameters]", "search.workers=3",
+                   "search.seed=7", "search.retry=0", "search.sampler.startup=4", "data=iris", "batch_size=17"],
+    "pruned and confirmed": ["search=gp", "search.n_trials=30", "search.confirm=4", "pruner=asha", "search.timeout=9",
+                             "search.max_failures=3", "search.storage=sqlite:///a b.db", "question='what, then?'"],
+    "on a cluster": ["search=random", "search.n_trials=20", "search.extend=true", "launcher=slurm", "cluster=generic",
+                     "resources=cpu", "resources.time=01:00:00", "launcher.workers=2"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+def test_the_next_search_is_a_line_that_can_be_pasted_and_asks_for_another_space_and_name_alone(
+    how: list[str], begun, tmp_path: Path
+) -> None:
+    for folder, name in (("lab 1/conf", "mine"), ("lab,2/conf", "yours")):
+        (tmp_path / folder / "model").mkdir(parents=True)
+        (tmp_path / folder / "model" / f"{name}.yaml").write_text("defaults: [mlp, _self_]\nhidden: [7]\n")
+    places = ["--config-dir", "lab 1/conf", f"hydra.searchpath=['file://{tmp_path}/lab,2/conf']"]
+    space = ["model=mine,yours", "optimiser.lr=tag(log,interval(1e-4,1e-1))"]
+    study = begun("-m", "study=s", *places, *how, *space)
+    assert study.config_dirs == [str(tmp_path / "lab 1/conf"), str(tmp_path / "lab,2/conf")]
+    results = filled(study, lambda point: (point["model"] == "yours") - abs(math.log10(point["optimiser.lr"]) + 2.5))
+    program, *words = shlex.split(next_search(results, {}))
+    following = begun(*words)
+    was, is_ = ({**asdict(one), "fixed": sorted(one.fixed)} for one in (study, following))
+    assert program == "scripts/train"
+    assert "model=yours" in following.fixed
+    was["fixed"] = sorted([*was["fixed"], "model=yours"])  # of the two models the one is left
+    kind = {"random": "tpe"}.get(study.kind, study.kind)
+    assert is_["kind"] == kind
+    other = {"folder", "name", "command", "cwd", "created", "space", "_points"} | (
+        {"kind"} if kind != study.kind else set()
+    )
+    differing = {key for key in was if was[key] != is_[key]}
+    if kind != study.kind:
+        assert was["search"] | {"sampler": is_["search"]["sampler"], "extend": False} == is_["search"]
+        other |= {"search"}
+    assert differing <= other
+    assert {"name", "space"} <= differing
+    assert following.name == "s-next"
+    low, high = (getattr(following.space["optimiser.lr"], end) for end in ("low", "high"))
+    assert 1e-4 < low < 10**-2.5 < high < 1e-1
+    where = [word for word in how if word.startswith(("launcher", "cluster", "resources"))]
+    assert [word for word in words if word.startswith(("launcher", "cluster", "resources"))] == where
+
+
+def test_the_next_search_leaves_the_choices_that_others_depend_on(begun, tmp_path: Path) -> None:
+    (tmp_path / "lab/space").mkdir(parents=True)
+    (tmp_path / "lab/space/mine.yaml").write_text(
+        "optimiser: choice(sgd,adamw,adam)\noptimiser.momentum:\n  when: optimiser=sgd\n  values: interval(0.0,0.9)\n"
+    )
+    study = begun("-m", "study=s", "search=tpe", "space=mine", "--config-dir=lab")
+    results = filled(study, lambda point: float(point["optimiser"] != "sgd"))
+    assert {trial.params["optimiser"] for trial in results.finished[:6]} == {"adamw", "adam"}
+    following = begun(*shlex.split(next_search(results, {}))[1:])  # without sgd it would be refused
+    assert following.space["optimiser"].choices == ("sgd", "adamw", "adam")
+    assert following.space["optimiser.momentum"] == study.space["optimiser.momentum"]
+
+
+def test_a_password_that_was_not_written_down_is_asked_for(begun, monkeypatch, capsys) -> None:
+    monkeypatch.delenv("PLUMBLINE_STORAGE", raising=False)
+    assert begun("-m", "study=s", "seed=0,1", "search.storage=postgresql://me:***@host/db") is None
+    assert "its password is written nowhere; say the URL with it, or PLUMBLINE_STORAGE=" in capsys.readouterr().err
 
 
 def test_a_study_without_a_result_says_so(tmp_path: Path) -> None:

@@ -156,9 +156,7 @@ def command(study: Study) -> str:
     """What reproduces the best trial from best.yaml."""
     folder = study.folder
     here = os.path.relpath(folder, study.cwd) if folder.is_relative_to(study.cwd) else str(folder)
-    words = [f"--config-dir={here}"]
-    if study.config_dirs:
-        words = [f"--config-dir={study.config_dirs[0]}", f"hydra.searchpath=[file://{folder}]"]
+    words = study.where(str(folder)) if study.config_dirs else [f"--config-dir={here}"]
     words += [word for word in study.fixed if word.startswith("allow=")]
     return shlex.join(["scripts/train", *words, "experiment=best"])
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from plumbline import exits
@@ -29,6 +30,7 @@ def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) ->
 
     cfg, place, overrides = apart(cfg, [str(word) for word in known.overrides.task])
     options = slurm_options(cfg, place) if place.launcher else None
+    folders = [*folders, *beside([str(word) for word in known.overrides.hydra], folders)]
     wanted = asked(cfg, overrides, dict(known.runtime.choices), known.job.config_name, folders, words)
     check_hydra([str(word) for word in known.overrides.hydra])
     check_storage(wanted)
@@ -86,6 +88,20 @@ def submitted(study: Study, options: Any, new: bool) -> int:
         if new:
             forget(study)
         raise
+
+
+def beside(overrides: list[str], folders: list[Path]) -> list[Path]:
+    """The further folders of option files that hydra.searchpath names; trials are composed with them, too."""
+    found: list[Path] = []
+    for word in overrides:
+        if not word.startswith("hydra.searchpath="):
+            continue
+        for place in OverridesParser.create().parse_override(word).value() or []:
+            kind, given, path = place.rpartition("://")
+            if given and kind != "file":
+                raise ConfigError(f"{word}: a study copies its option files, so they lie in folders: say file://…")
+            found.append(Path(path).resolve())
+    return [folder for folder in found if folder not in folders]
 
 
 def check_hydra(overrides: list[str]) -> None:
