@@ -268,6 +268,32 @@ def test_best_yaml_makes_the_best_run_again_to_the_same_bits(search, train, tmp_
     assert {key: one[key].tobytes() for key in one.files} == {key: other[key].tobytes() for key in other.files}
 
 
+def test_the_command_of_best_yaml_names_every_folder_of_options(train, tmp_path: Path, monkeypatch) -> None:
+    from test_search_report import LR
+    from test_search_report import study_of as noted_of
+
+    from plumbline.search.finish import command
+    from plumbline.train import config_dirs
+
+    folders = [tmp_path / name for name in ("one", "two, and (more)", "it's three", "study")]
+    for number, folder in enumerate(folders):
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / f"mine{number}.yaml").write_text(f"defaults: [mlp, _self_]\nhidden: [{number}]\n")
+    (folders[3] / "experiment").mkdir()
+    study = noted_of(folders[3], (LR,))
+    study.cwd = str(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for count in range(4):
+        study.config_dirs = [str(folder) for folder in folders[:count]]
+        best = f"# @package _global_\ndefaults:\n  - override /model: mine{(count - 1) % 4}\n"
+        (folders[3] / "experiment/best.yaml").write_text(best)
+        program, *words = shlex.split(command(study))
+        assert program == "scripts/train"
+        assert config_dirs(words) == [folders[0] if count else folders[3]]
+        done = train(*words, "--cfg", "job", "--package", "model")
+        assert f"- {(count - 1) % 4}\n" in done.stdout, done.stderr
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 MISTAKES = [
@@ -288,6 +314,7 @@ MISTAKES = [
     (["-m", "seed=0,1", "pruner=asha", "search.also=[val/loss]"], ["pruner=asha", "search.also=[val/loss]", "pruner=none"]),
     (["-m", "seed=0,1", "search.storage=nonsense"], ["search.storage=", "cannot be opened"]),
     (["-m", "seed=0,1", "hydra.sweep.dir=x"], ["hydra.sweep.dir=x", "study=", "outputs="]),
+    (["-m", "seed=0,1", "hydra.searchpath=[pkg://plumbline]"], ["hydra.searchpath=[pkg://plumbline]", "file://"]),
     (["-m", "seed=0,1", "hydra/launcher=basic"], ["hydra/launcher=basic", "workers"]),
     (["search=tpe"], ["search=tpe", "put -m in front"]),
     (["search.n_trials=3"], ["search.n_trials=3", "put -m in front"]),
