@@ -21,7 +21,7 @@ from optuna.trial import TrialState, create_trial
 
 from plumbline.search.finish import finish
 from plumbline.search.judgements import Results, judge, next_search
-from plumbline.search.postmortem import importance, page
+from plumbline.search.postmortem import curves, importance, page
 from plumbline.search.space import Parameter, Space
 from plumbline.search.storage import open_storage
 from plumbline.search.study import Study
@@ -302,6 +302,52 @@ def test_a_study_without_a_result_says_so(tmp_path: Path) -> None:
     results = results_of(tmp_path, (LR,), [{"point": {"optimiser.lr": 0.1}, "value": 0, "status": "failed"}])
     assert said(results) == {"none_finished": "fail"}
     assert "No trial has finished" in page(results.study, results.opened)
+
+
+# --- the curves ------------------------------------------------------------------------------------------------------
+
+
+def test_a_trial_of_several_seeds_has_their_mean_for_a_curve_as_far_as_all_came(tmp_path: Path) -> None:
+    rows = bowl(-2.5, count=3)
+    for row in rows:
+        del row["epoch"]
+    results = results_of(tmp_path, (LR,), rows, seeds=3)
+    for seed, epochs in ((0, 6), (1, 4)):  # the third did not begin
+        (folder := tmp_path / "0001" / f"seed-{seed}").mkdir(parents=True)
+        records = [{"epoch": epoch, "val/accuracy": 0.1 * epoch + 0.02 * seed} for epoch in range(1, epochs + 1)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (line,) = curves(results).data
+    assert (line.name, list(line.x)) == ("trial 1", [1, 2, 3, 4])
+    assert list(line.y) == pytest.approx([0.11, 0.21, 0.31, 0.41])
+    text = page(results.study, results.opened)
+    assert "by epoch, the mean of a trial&#39;s seeds (3, or those that ran) as far as all of them came: blue" in text
+    assert "left out" not in text
+
+
+def test_curves_that_are_left_out_are_counted_in_the_caption(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("plumbline.search.postmortem.CURVES", 5)
+    rows = bowl(-2.5, count=12)
+    best = max(range(12), key=lambda number: rows[number]["value"])
+    rows.insert(0, rows.pop(best))
+    results = results_of(tmp_path, (LR,), rows)
+    names = [line.name for line in curves(results).data]
+    assert names == [*(f"trial {number}" for number in range(7, 12)), "trial 0"]
+    assert "6 of 12 trials are left out: shown are the last 5, and the best." in page(results.study, results.opened)
+
+
+def test_the_epochs_that_pruning_between_seeds_spared_are_those_of_the_seeds_that_did_not_run(tmp_path: Path) -> None:
+    rows = [
+        {"point": {"optimiser.lr": 0.01}, "value": 0.9},
+        {"point": {"optimiser.lr": 0.02}, "value": 0, "status": "pruned"},
+    ]
+    results = results_of(tmp_path, (LR,), rows, seeds=2)
+    for number, seeds in ((0, 2), (1, 1)):
+        for seed in range(seeds):
+            (folder := tmp_path / f"000{number}" / f"seed-{seed}").mkdir(parents=True)
+            (folder / "config.yaml").write_text("epochs: 20\n")
+            (folder / "metrics.jsonl").write_text("{}\n" * 20)
+    spared = next(one["message"] for one in judge(results) if one["id"] == "study.saved")
+    assert spared == "1 of 2 trials were pruned: 25% of the epochs were saved."
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

@@ -114,7 +114,13 @@ def _finish(study: Study, opened: optuna.Study) -> None:
 
 def run_folder(study: Study, number: int) -> Path:
     """The folder of a trial's (first) run."""
-    return study.trial(number) if study.search["seeds"] == 1 else study.trial(number) / "seed-0"
+    return run_folders(study, number)[0]
+
+
+def run_folders(study: Study, number: int) -> list[Path]:
+    """The folders of all runs of a trial, one a seed."""
+    seeds, folder = study.search["seeds"], study.trial(number)
+    return [folder] if seeds == 1 else [folder / f"seed-{seed}" for seed in range(seeds)]
 
 
 def table(study: Study, opened: optuna.Study) -> str:

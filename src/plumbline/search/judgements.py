@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from plumbline.config import PLACE, STUDY
 from plumbline.mistakes import parse
-from plumbline.search.finish import best_trials, confirmed, run_folder, status
+from plumbline.search.finish import best_trials, confirmed, run_folder, run_folders, status
 from plumbline.search.space import Parameter, Space, _rounded
 
 if TYPE_CHECKING:
@@ -140,10 +140,12 @@ def saved(results: Results) -> dict[str, str] | None:
 
     done = planned = 0
     for trial in results.trials:
-        folder = run_folder(results.study, trial.number)
+        folders = run_folders(results.study, trial.number)
         try:
-            done += len((folder / "metrics.jsonl").read_bytes().splitlines())
-            planned += yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["epochs"]
+            epochs = yaml.safe_load((folders[0] / "config.yaml").read_text(encoding="utf-8"))["epochs"]
+            files = [folder / "metrics.jsonl" for folder in folders]
+            done += sum(len(file.read_bytes().splitlines()) for file in files if file.exists())
+            planned += epochs * len(folders)
         except (OSError, KeyError, TypeError, yaml.YAMLError):
             continue  # a trial that did not come so far
     pruned = sum(status(trial) == "pruned" for trial in results.trials)
