@@ -121,13 +121,52 @@ def test_another_code_is_refused_with_the_files_and_taken_where_asked_for(search
     code = study_of(tmp_path) / "code/src/plumbline/loop.py"
     code.write_text(code.read_text() + "# as it was\n")
     refused = search(*words, "search.n_trials=2")
-    assert (refused.returncode, "src/plumbline/loop.py" in refused.stderr) == (2, True)
+    assert refused.returncode == 2
+    assert "  src/plumbline/loop.py\n    @@ " in refused.stderr
+    assert "\n    -# as it was\n" in refused.stderr
     assert len(list(study_of(tmp_path).glob("0*"))) == 1
     assert search(*words, "search.n_trials=1").returncode == 0  # nothing to do needs no code
     taken = search(*words, "search.n_trials=2", "search.extend=true")
     assert taken.returncode == 0, taken.stderr
     assert len(trials(study_of(tmp_path))) == 2
     assert (study_of(tmp_path) / "code.1/src/plumbline/loop.py").read_text().endswith("# as it was\n")
+
+
+def test_what_has_changed_in_the_code_is_shown_in_few_lines_that_cannot_speak_to_the_terminal(
+    tmp_path: Path, monkeypatch
+) -> None:
+    from plumbline.search import start
+
+    code, tree = tmp_path / "code", tmp_path / "tree"
+    kept = [f"line {number}" for number in range(60)]
+    files = {
+        "a.py": ("\n".join(kept).encode(), "\n".join([*kept[:30], "# \x1b[2J\u202e\tnew", *kept[31:]]).encode()),
+        "b.bin": (b"\xff\xfe", b"\xff\x00"),
+        "c.csv": (b"1\n" * 150_000, b"2\n"),
+        "d.py": (b"", "\n".join(f"{'x' * 500}{n}" for n in range(90)).encode()),
+        "e.py": (b"1\n", b"2\n"),
+        "f.py": (b"1\r\n", b"1\n"),
+        "g.py": (b"1\n", None),
+        **{f"z{number:02}.py": (b"1\n", b"2\n") for number in range(30)},
+    }
+    for folder, at in ((code, 0), (tree, 1)):
+        folder.mkdir()
+        for name, contents in files.items():
+            if contents[at] is not None:
+                (folder / name).write_bytes(contents[at])
+    monkeypatch.setattr(start, "sources", lambda: [(file, file.relative_to(tree)) for file in tree.iterdir()])
+    lines = start.code_difference(code, list(files))
+    assert lines[:7] == [
+        "  a.py", "    @@ -30,3 +30,3 @@", "     line 29", "    -line 30", "    +# \\x1b[2J\\u202e    new", "     line 31",
+        "  b.bin (binary)",
+    ]  # fmt: skip
+    assert lines[7:9] == ["  c.csv (large)", "  d.py"]
+    others = [f"  z{number:02}.py" for number in range(13)]
+    assert lines[-18:-1] == ["  e.py", "  f.py (ends of lines)", "  g.py (gone)", *others, "  and 17 more files"]
+    assert lines[-1].startswith(f"  and {91 - 35 + 14 * 3} more lines; all of it: diff -r {code} ")
+    assert sum(line.startswith("    ") for line in lines) == start.LINES
+    assert max(map(len, lines[:-1])) == 4 + start.WIDTH
+    assert all(line.isprintable() for line in lines)
 
 
 @pytest.mark.slow
