@@ -12,9 +12,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 from conftest import ROOT, TINY, trials
+from test_search_report import LR, study_of
+
+from plumbline.search.storage import open_storage
+from plumbline.search.study import Study
+from plumbline.search.worker import Worker
 
 KINDS = ["none", "raise", "segfault", "kill", "infinite", "exit"]
 
@@ -50,6 +56,34 @@ def test_too_many_failures_end_a_study_with_the_last_words(faulty, tmp_path: Pat
     assert Counter(row["status"] for row in trials(tmp_path / "outputs/studies/s")) == {"failed": 8}
 
 
+def test_what_a_machine_does_is_not_in_the_budget_of_failures(faulty, tmp_path: Path) -> None:
+    """A trial that dies again and again ends all the same."""
+    words = ["search.max_failures=0", "search.retry=1", "search.workers=1"]
+    done = faulty("study=s", "step.kind=kill,segfault,none", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = trials(tmp_path / "outputs/studies/s")
+    assert [row["status"] for row in rows] == ["failed", "failed", "finished"]
+    assert [row["reason"].rpartition(", ")[2] for row in rows[:2]] == ["2 times at the same place"] * 2
+
+
+def test_a_trial_that_died_and_then_failed_by_itself_is_counted(tmp_path: Path) -> None:
+    worker = worker_of(prepared(tmp_path, retry=2, max_failures=0))
+    trial = worker.take()
+    for _ in range(2):
+        worker.died(trial, "was ended by SIGKILL")
+        trial = worker.take()
+    assert not worker.too_many_failures()
+    worker.tell(trial, "failed", "a mistake of mine")
+    assert worker.too_many_failures()
+    other = worker_of(prepared(tmp_path / "other", retry=2, max_failures=0))
+    trial = other.take()
+    for _ in range(3):
+        other.died(other.storage.get_trial(trial._trial_id), "was ended by SIGKILL")
+        trial = other.take() or trial
+    assert [one.user_attrs["status"] for one in other.trials()[:1]] == ["failed"]
+    assert not other.too_many_failures()
+
+
 # --- death -----------------------------------------------------------------------------------------------------------
 
 LONG = ["study=k", "search.workers=2", "search=random", "optimiser.lr=tag(log,interval(1e-4,1e-1))"]
@@ -61,6 +95,30 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def prepared(folder: Path, **search: object) -> Study:
+    """A study over the learning rate to which workers can be set, made without any."""
+    folder.mkdir(exist_ok=True)
+    sampler = {"_target_": "plumbline.search.samplers.independent"}
+    more = {"n_trials": 30, "timeout": None, "workers": 1, "storage": None, "extend": False, "sampler": sampler}
+    study = study_of(folder, (LR,), **more | search)
+    study.kind, study.pruner = "random", {"_target_": "plumbline.search.pruners.none"}
+    study.write()
+    opened = optuna.create_study(study_name="s", storage=open_storage(folder, None), direction="maximize")
+    opened.set_user_attr("objectives", [["val/accuracy", "maximise"]])
+    return study
+
+
+class Nobody:
+    """No signal has come."""
+
+    status = None
+
+
+def worker_of(study: Study) -> Worker:
+    (study.folder / "workers").mkdir(exist_ok=True)
+    return Worker(study, Nobody(), float("inf"))
 
 
 def below(study: Path) -> list[int]:
@@ -255,9 +313,6 @@ def test_eight_racing_workers_do_exactly_the_trials_there_are(search, tmp_path: 
 
 def test_a_trials_process_has_a_name_of_its_own_in_the_journal(tmp_path: Path) -> None:
     """With its worker's, what the one did wrong would be raised in the other."""
-    import optuna
-
-    from plumbline.search.storage import open_storage
     from plumbline.search.trial import of_its_own
 
     study = optuna.create_study(study_name="s", storage=open_storage(tmp_path, None))

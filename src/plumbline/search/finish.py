@@ -150,6 +150,11 @@ def status(trial: FrozenTrial) -> str:
     )
 
 
+def by_itself(trial: FrozenTrial) -> bool:
+    """Whether a trial failed by its own fault: not one that something else ended time and again, as a machine does."""
+    return trial.state.name == "FAIL" and not trial.user_attrs.get("died", {}).get("over", False)
+
+
 def deviation(trial: FrozenTrial) -> float | str:
     """The standard deviation of the first objective over a trial's seeds."""
     from statistics import stdev

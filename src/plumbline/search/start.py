@@ -349,6 +349,7 @@ def show(study: Study, process: subprocess.Popen[bytes] | None, passed_on: Passe
 
 
 def closing_words(study: Study, status: int, count: int) -> int:
+    from plumbline.search.finish import by_itself
     from plumbline.search.watch import View, closing
 
     try:
@@ -360,9 +361,10 @@ def closing_words(study: Study, status: int, count: int) -> int:
     print("\n".join(closing(view)))
     if not view.done and status in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
         print("not done; the same command goes on with it")
-    if status == exits.MISTAKE and view.counts["failed"] > study.search["max_failures"]:
+    failed = sum(map(by_itself, view.trials))
+    if status == exits.MISTAKE and failed > study.search["max_failures"]:
         print(
-            f"plumbline: search.max_failures={study.search['max_failures']}: {view.counts['failed']} trials failed; "
+            f"plumbline: search.max_failures={study.search['max_failures']}: {failed} trials failed; "
             "see the last lines above, and raise it to go on all the same",
             file=sys.stderr,
         )
