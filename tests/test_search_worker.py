@@ -97,6 +97,36 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
+GATE = {
+    "lab/step.py": """
+import os, time
+from pathlib import Path
+from plumbline.loop import supervised
+
+def gate(training, batches):
+    if training.where.startswith("epoch 2") and Path("shut").exists():
+        Path("at", str(os.getpid())).write_text(f"{os.getppid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+        while Path("shut").exists():
+            time.sleep(0.02)
+    return supervised(training, batches)
+""",
+    "lab/conf/step/gate.yaml": """
+# A step that waits in the second epoch as long as there is a file `shut`, and says in `at` who waits.
+_target_: lab.step.gate
+""",
+}
+
+
+def gated(folder: Path) -> list[str]:
+    """Words of a study whose trials wait in their second epoch until the file `shut` is gone."""
+    for name, text in GATE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "at").mkdir()
+    (folder / "shut").touch()
+    return ["--config-dir=lab/conf", "allow=[plumbline,torch.nn,torch.optim,lab]", "step=gate"]
+
+
 def prepared(folder: Path, **search: object) -> Study:
     """A study over the learning rate to which workers can be set, made without any."""
     folder.mkdir(exist_ok=True)
@@ -242,6 +272,40 @@ def test_a_signal_to_the_starter_saves_all_trials_and_the_same_command_goes_on(
     assert len({row["seed"] for row in trials(study)}) == 3
 
 
+def test_a_second_ctrl_c_hurries_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    words = [*gated(tmp_path), "data=digits", "seed=0,1,2,3", "study=k", "search.workers=2"]
+    process = start(tmp_path, *words)
+    study = (tmp_path / "outputs/studies/k").resolve()
+    until(lambda: len(list((tmp_path / "at").iterdir())) == 2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(2)
+    assert process.poll() is None  # they would save at the end of their step, which does not come
+    waiting = {int(file.name) for file in (tmp_path / "at").iterdir()}
+    assert waiting <= set(below(study))
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20  # 1 where nothing else is at work
+    assert process.returncode == 130, output
+    assert "the workers save and leave; press again to leave at once" in output
+    assert "the same command goes on with it" in output
+    assert below(study) == []
+    found = Study.read(study).open().get_trials()
+    assert Counter(trial.state.name for trial in found) == {"WAITING": 2}
+    (tmp_path / "shut").unlink()
+    process = start(tmp_path, *words)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    rows = trials(study)
+    assert ([row["status"] for row in rows], [row["seed"] for row in rows]) == (["finished"] * 4, list("0123"))
+    for row, restarts in zip(rows, (1, 1, 0, 0), strict=True):
+        assert json.loads((study / row["folder"] / "run.json").read_text())["restarts"] == restarts
+        epochs = [
+            json.loads(line)["epoch"] for line in (study / row["folder"] / "metrics.jsonl").read_text().splitlines()
+        ]
+        assert epochs == [1, 2, 3]
+
+
 # --- many workers ----------------------------------------------------------------------------------------------------
 
 RACE = """
@@ -381,7 +445,19 @@ def test_a_requeued_task_knows_that_it_was_the_one_before(tmp_path: Path, monkey
     assert presence.alive(tmp_path, other.name)
 
 
-def test_every_worker_has_a_gpu_of_its_own_where_there_are_several(monkeypatch) -> None:
+def test_each_worker_sees_its_own_gpu(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,GPU-1a")
+    process = start(tmp_path, *gated(tmp_path), "seed=0,1,2", "study=k")  # as many workers as GPUs
+    until(lambda: len([file for file in (tmp_path / "at").iterdir() if file.stat().st_size]) == 3)
+    seen = [file.read_text().split() for file in (tmp_path / "at").iterdir()]
+    (tmp_path / "shut").unlink()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert len({worker for worker, _ in seen}) == 3
+    assert sorted(device for _, device in seen) == ["2", "5", "GPU-1a"]
+
+
+def test_the_gpus_are_those_that_one_may_see(monkeypatch) -> None:
     from plumbline.search.worker import devices
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,GPU-1a")
