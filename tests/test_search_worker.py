@@ -10,16 +10,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import optuna
 import pytest
 import yaml
 from conftest import ROOT, TINY, trials
+from optuna.trial import create_trial
 from test_search_report import LR, study_of
 
 from plumbline.search.storage import open_storage
 from plumbline.search.study import Study
+from plumbline.search.trial import draw as draw_point
+from plumbline.search.watch import View
 from plumbline.search.worker import Worker
 
 KINDS = ["none", "raise", "segfault", "kill", "infinite", "exit"]
@@ -127,8 +132,8 @@ def gated(folder: Path) -> list[str]:
     return ["--config-dir=lab/conf", "allow=[plumbline,torch.nn,torch.optim,lab]", "step=gate"]
 
 
-def prepared(folder: Path, **search: object) -> Study:
-    """A study over the learning rate to which workers can be set, made without any."""
+def prepared(folder: Path, known: bool = True, **search: object) -> Study:
+    """A study over the learning rate to which workers can be set; known: without that one tries its parts first."""
     folder.mkdir(exist_ok=True)
     sampler = {"_target_": "plumbline.search.samplers.independent"}
     more = {"n_trials": 30, "timeout": None, "workers": 1, "storage": None, "extend": False, "sampler": sampler}
@@ -136,7 +141,8 @@ def prepared(folder: Path, **search: object) -> Study:
     study.kind, study.pruner = "random", {"_target_": "plumbline.search.pruners.none"}
     study.write()
     opened = optuna.create_study(study_name="s", storage=open_storage(folder, None), direction="maximize")
-    opened.set_user_attr("objectives", [["val/accuracy", "maximise"]])
+    if known:
+        opened.set_user_attr("objectives", [["val/accuracy", "maximise"]])
     return study
 
 
@@ -373,6 +379,54 @@ def test_eight_racing_workers_do_exactly_the_trials_there_are(search, tmp_path: 
     assert len(list(study.glob("[0-9]*"))) == 200
     print(f"{200 / seconds:.0f} trials/s")
     assert 200 / seconds > 10  # 25 and more where nothing else is at work
+
+
+@pytest.mark.slow
+def test_the_thousandth_trial_costs_no_more_than_a_moment_beside_its_training(tmp_path: Path) -> None:
+    sampler = {"_target_": "plumbline.search.samplers.tpe", "startup": 10}
+    study = prepared(tmp_path / "s", known=False, n_trials=1008, sampler=sampler)
+    study.kind, study.fixed = "tpe", [*TINY, "checks=off"]
+    study.pruner = {"_target_": "plumbline.search.pruners.median", "trials": 5, "epochs": 1}
+    study.write()
+    draw, rows = random.Random(0), []
+    for _ in range(1000):
+        point = {"optimiser.lr": LR.at(draw.random())}
+        reported = {epoch: -draw.random() for epoch in range(1, 4)}  # worse than anything that is trained
+        options = {"distributions": {"optimiser.lr": LR.distribution()}, "user_attrs": {"status": "finished"}}
+        rows.append(create_trial(params=point, value=max(reported.values()), intermediate_values=reported, **options))
+    study.open().add_trials(rows)
+    command = [sys.executable, "-m", "plumbline.search.worker", f"study={study.folder}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = study.open().get_trials()[1000:]
+    assert [trial.user_attrs["status"] for trial in found] == ["finished"] * 8
+    beside = []
+    for trial, following in pairwise(found):
+        run = json.loads((study.trial(trial.number) / "run.json").read_text())
+        beside.append((following.datetime_start - trial.datetime_start).total_seconds() - run["seconds"])
+
+    study.search["n_trials"] = 1028
+    study.write()
+    worker, told = worker_of(study), []
+    for _ in range(20):
+        began = time.perf_counter()
+        worker.look()
+        trial = worker.take()
+        draw_point(worker.study, worker.opened, trial._trial_id, trial.number)
+        worker.tell(trial, "finished", "", [[0.5]])
+        told.append(time.perf_counter() - began)
+    assert len(worker.trials()) == 1028
+    began = time.perf_counter()
+    view = View(study, worker.opened)
+    assert (view.ended, view.table().row_count) == (1028, 4)
+    seen = time.perf_counter() - began
+    print(
+        f"trial 1,000: {median(beside):.2f} s beside its run; taken, drawn and told in {median(told):.3f} s; seen in {seen:.3f} s"
+    )
+    assert min(beside) <= 0.3
+    assert median(told) <= 0.3
+    assert seen <= 0.3
 
 
 def test_a_trials_process_has_a_name_of_its_own_in_the_journal(tmp_path: Path) -> None:
