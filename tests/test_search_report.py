@@ -292,10 +292,13 @@ def test_the_next_search_leaves_the_choices_that_others_depend_on(begun, tmp_pat
     assert following.space["optimiser.momentum"] == study.space["optimiser.momentum"]
 
 
-def test_a_password_that_was_not_written_down_is_asked_for(begun, monkeypatch, capsys) -> None:
+def test_a_password_that_was_not_written_down_is_asked_for(begun, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.delenv("PLUMBLINE_STORAGE", raising=False)
-    assert begun("-m", "study=s", "seed=0,1", "search.storage=postgresql://me:***@host/db") is None
+    words = ["-m", "study=s", "seed=0,1", "search.storage=postgresql://me:***@host/db"]
+    assert begun(*words) is None
     assert "its password is written nowhere; say the URL with it, or PLUMBLINE_STORAGE=" in capsys.readouterr().err
+    monkeypatch.setenv("PLUMBLINE_STORAGE", f"sqlite:///{tmp_path}/studies.db")
+    assert begun(*words).storage == f"sqlite:///{tmp_path}/studies.db"
 
 
 def test_a_study_without_a_result_says_so(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_another_code_is_refused_with_the_files_and_taken_where_asked_for(search
 def test_what_has_changed_in_the_code_is_shown_in_few_lines_that_cannot_speak_to_the_terminal(
     tmp_path: Path, monkeypatch
 ) -> None:
-    from plumbline.search import start
+    from plumbline.search import code as of_study
 
     code, tree = tmp_path / "code", tmp_path / "tree"
     kept = [f"line {number}" for number in range(60)]
@@ -154,8 +154,8 @@ def test_what_has_changed_in_the_code_is_shown_in_few_lines_that_cannot_speak_to
         for name, contents in files.items():
             if contents[at] is not None:
                 (folder / name).write_bytes(contents[at])
-    monkeypatch.setattr(start, "sources", lambda: [(file, file.relative_to(tree)) for file in tree.iterdir()])
-    lines = start.code_difference(code, list(files))
+    monkeypatch.setattr(of_study, "sources", lambda: [(file, file.relative_to(tree)) for file in tree.iterdir()])
+    lines = of_study.code_difference(code, list(files))
     assert lines[:7] == [
         "  a.py", "    @@ -30,3 +30,3 @@", "     line 29", "    -line 30", "    +# \\x1b[2J\\u202e    new", "     line 31",
         "  b.bin (binary)",
@@ -164,8 +164,8 @@ def test_what_has_changed_in_the_code_is_shown_in_few_lines_that_cannot_speak_to
     others = [f"  z{number:02}.py" for number in range(13)]
     assert lines[-18:-1] == ["  e.py", "  f.py (ends of lines)", "  g.py (gone)", *others, "  and 17 more files"]
     assert lines[-1].startswith(f"  and {91 - 35 + 14 * 3} more lines; all of it: diff -r {code} ")
-    assert sum(line.startswith("    ") for line in lines) == start.LINES
-    assert max(map(len, lines[:-1])) == 4 + start.WIDTH
+    assert sum(line.startswith("    ") for line in lines) == of_study.LINES
+    assert max(map(len, lines[:-1])) == 4 + of_study.WIDTH
     assert all(line.isprintable() for line in lines)
 
 
