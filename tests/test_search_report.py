@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import shlex
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,7 @@ from optuna.trial import TrialState, create_trial
 
 from plumbline.search.finish import finish
 from plumbline.search.judgements import Results, judge, next_search
-from plumbline.search.postmortem import importance, page
+from plumbline.search.postmortem import curves, importance, page
 from plumbline.search.space import Parameter, Space
 from plumbline.search.storage import open_storage
 from plumbline.search.study import Study
@@ -182,7 +187,7 @@ def test_the_next_space_keeps_the_choices_of_the_best_and_leaves_alone_what_matt
                 "value": float(value),
             }
         )
-    results = results_of(tmp_path, (LR, WIDTH, KIND), rows)
+    results = results_of(tmp_path, (LR, WIDTH, KIND), rows, n_trials=40)
     importances = importance(results)
     assert min(importances, key=importances.get) == "model.width"
     line = next_search(results, {"optimiser": 0.8, "optimiser.lr": 0.19, "model.width": 0.01})
@@ -194,10 +199,158 @@ def test_the_next_space_keeps_the_choices_of_the_best_and_leaves_alone_what_matt
     assert high / low < 300
 
 
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`begun(*words)` is the study that a command line begins: all of it is composed and checked, and no trial runs."""
+    from plumbline import train
+    from plumbline.search import start
+
+    seen: list[Study] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(start, "copy_code", lambda study, new: None)
+    monkeypatch.setattr(start, "run_workers", lambda study, count, new: seen.append(study) or 0)
+    monkeypatch.setattr(start, "submitted", lambda study, options, new: 0)
+
+    def go(*words: str) -> Study | None:
+        monkeypatch.setattr(sys, "argv", ["scripts/train", *words])
+        return Study.read(seen.pop().folder) if train.main() == 0 else None
+
+    return go
+
+
+def filled(study: Study, value: Callable[[dict[str, Any]], float], count: int = 24) -> Results:
+    """A study with that many finished trials of such values, drawn at random."""
+    draw, names = np.random.default_rng(0), ["val/accuracy", *study.search["also"]]
+    opened = optuna.create_study(study_name=study.name, storage=open_storage(study.folder, None),
+                                 directions=["maximize", *["minimize"] * (len(names) - 1)])  # fmt: skip
+    opened.set_user_attr("objectives", [[name, "minimise" if at else "maximise"] for at, name in enumerate(names)])
+    for _ in range(count):
+        point = study.space.at([draw.uniform() for _ in study.space])
+        distributions = {name: study.space[name].distribution() for name in point}
+        values = [value(point), *[1.0] * (len(names) - 1)]
+        opened.add_trial(create_trial(params=point, distributions=distributions, values=values))
+    return Results(study, opened)
+
+
+HOW = {  # what a command says beside its space and its name
+    "as a front": ["search=tpe", "search.n_trials=24", "search.seeds=2", "search.also=[parameters]", "search.workers=3",
+                   "search.seed=7", "search.retry=0", "search.sampler.startup=4", "data=iris", "batch_size=17"],
+    "pruned and confirmed": ["search=gp", "search.n_trials=30", "search.confirm=4", "pruner=asha", "search.timeout=9",
+                             "search.max_failures=3", "search.storage=sqlite:///a b.db", "question='what, then?'"],
+    "on a cluster": ["search=random", "search.n_trials=20", "search.extend=true", "launcher=slurm", "cluster=generic",
+                     "resources=cpu", "resources.time=01:00:00", "launcher.workers=2"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+def test_the_next_search_is_a_line_that_can_be_pasted_and_asks_for_another_space_and_name_alone(
+    how: list[str], begun, tmp_path: Path
+) -> None:
+    for folder, name in (("lab 1/conf", "mine"), ("lab,2/conf", "yours")):
+        (tmp_path / folder / "model").mkdir(parents=True)
+        (tmp_path / folder / "model" / f"{name}.yaml").write_text("defaults: [mlp, _self_]\nhidden: [7]\n")
+    places = ["--config-dir", "lab 1/conf", f"hydra.searchpath=['file://{tmp_path}/lab,2/conf']"]
+    space = ["model=mine,yours", "optimiser.lr=tag(log,interval(1e-4,1e-1))"]
+    study = begun("-m", "study=s", *places, *how, *space)
+    assert study.config_dirs == [str(tmp_path / "lab 1/conf"), str(tmp_path / "lab,2/conf")]
+    results = filled(study, lambda point: (point["model"] == "yours") - abs(math.log10(point["optimiser.lr"]) + 2.5))
+    program, *words = shlex.split(next_search(results, {}))
+    following = begun(*words)
+    was, is_ = ({**asdict(one), "fixed": sorted(one.fixed)} for one in (study, following))
+    assert program == "scripts/train"
+    assert "model=yours" in following.fixed
+    was["fixed"] = sorted([*was["fixed"], "model=yours"])  # of the two models the one is left
+    kind = {"random": "tpe"}.get(study.kind, study.kind)
+    assert is_["kind"] == kind
+    other = {"folder", "name", "command", "cwd", "created", "space", "_points"} | (
+        {"kind"} if kind != study.kind else set()
+    )
+    differing = {key for key in was if was[key] != is_[key]}
+    if kind != study.kind:
+        assert was["search"] | {"sampler": is_["search"]["sampler"], "extend": False} == is_["search"]
+        other |= {"search"}
+    assert differing <= other
+    assert {"name", "space"} <= differing
+    assert following.name == "s-next"
+    low, high = (getattr(following.space["optimiser.lr"], end) for end in ("low", "high"))
+    assert 1e-4 < low < 10**-2.5 < high < 1e-1
+    where = [word for word in how if word.startswith(("launcher", "cluster", "resources"))]
+    assert [word for word in words if word.startswith(("launcher", "cluster", "resources"))] == where
+
+
+def test_the_next_search_leaves_the_choices_that_others_depend_on(begun, tmp_path: Path) -> None:
+    (tmp_path / "lab/space").mkdir(parents=True)
+    (tmp_path / "lab/space/mine.yaml").write_text(
+        "optimiser: choice(sgd,adamw,adam)\noptimiser.momentum:\n  when: optimiser=sgd\n  values: interval(0.0,0.9)\n"
+    )
+    study = begun("-m", "study=s", "search=tpe", "space=mine", "--config-dir=lab")
+    results = filled(study, lambda point: float(point["optimiser"] != "sgd"))
+    assert {trial.params["optimiser"] for trial in results.finished[:6]} == {"adamw", "adam"}
+    following = begun(*shlex.split(next_search(results, {}))[1:])  # without sgd it would be refused
+    assert following.space["optimiser"].choices == ("sgd", "adamw", "adam")
+    assert following.space["optimiser.momentum"] == study.space["optimiser.momentum"]
+
+
+def test_a_password_that_was_not_written_down_is_asked_for(begun, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.delenv("PLUMBLINE_STORAGE", raising=False)
+    words = ["-m", "study=s", "seed=0,1", "search.storage=postgresql://me:***@host/db"]
+    assert begun(*words) is None
+    assert "its password is written nowhere; say the URL with it, or PLUMBLINE_STORAGE=" in capsys.readouterr().err
+    monkeypatch.setenv("PLUMBLINE_STORAGE", f"sqlite:///{tmp_path}/studies.db")
+    assert begun(*words).storage == f"sqlite:///{tmp_path}/studies.db"
+
+
 def test_a_study_without_a_result_says_so(tmp_path: Path) -> None:
     results = results_of(tmp_path, (LR,), [{"point": {"optimiser.lr": 0.1}, "value": 0, "status": "failed"}])
     assert said(results) == {"none_finished": "fail"}
     assert "No trial has finished" in page(results.study, results.opened)
+
+
+# --- the curves ------------------------------------------------------------------------------------------------------
+
+
+def test_a_trial_of_several_seeds_has_their_mean_for_a_curve_as_far_as_all_came(tmp_path: Path) -> None:
+    rows = bowl(-2.5, count=3)
+    for row in rows:
+        del row["epoch"]
+    results = results_of(tmp_path, (LR,), rows, seeds=3)
+    for seed, epochs in ((0, 6), (1, 4)):  # the third did not begin
+        (folder := tmp_path / "0001" / f"seed-{seed}").mkdir(parents=True)
+        records = [{"epoch": epoch, "val/accuracy": 0.1 * epoch + 0.02 * seed} for epoch in range(1, epochs + 1)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (line,) = curves(results).data
+    assert (line.name, list(line.x)) == ("trial 1", [1, 2, 3, 4])
+    assert list(line.y) == pytest.approx([0.11, 0.21, 0.31, 0.41])
+    text = page(results.study, results.opened)
+    assert "by epoch, the mean of a trial&#39;s seeds (3, or those that ran) as far as all of them came: blue" in text
+    assert "left out" not in text
+
+
+def test_curves_that_are_left_out_are_counted_in_the_caption(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("plumbline.search.postmortem.CURVES", 5)
+    rows = bowl(-2.5, count=12)
+    best = max(range(12), key=lambda number: rows[number]["value"])
+    rows.insert(0, rows.pop(best))
+    results = results_of(tmp_path, (LR,), rows)
+    names = [line.name for line in curves(results).data]
+    assert names == [*(f"trial {number}" for number in range(7, 12)), "trial 0"]
+    assert "6 of 12 trials are left out: shown are the last 5, and the best." in page(results.study, results.opened)
+
+
+def test_the_epochs_that_pruning_between_seeds_spared_are_those_of_the_seeds_that_did_not_run(tmp_path: Path) -> None:
+    rows = [
+        {"point": {"optimiser.lr": 0.01}, "value": 0.9},
+        {"point": {"optimiser.lr": 0.02}, "value": 0, "status": "pruned"},
+    ]
+    results = results_of(tmp_path, (LR,), rows, seeds=2)
+    for number, seeds in ((0, 2), (1, 1)):
+        for seed in range(seeds):
+            (folder := tmp_path / f"000{number}" / f"seed-{seed}").mkdir(parents=True)
+            (folder / "config.yaml").write_text("epochs: 20\n")
+            (folder / "metrics.jsonl").write_text("{}\n" * 20)
+    spared = next(one["message"] for one in judge(results) if one["id"] == "study.saved")
+    assert spared == "1 of 2 trials were pruned: 25% of the epochs were saved."
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

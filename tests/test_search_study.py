@@ -121,13 +121,52 @@ def test_another_code_is_refused_with_the_files_and_taken_where_asked_for(search
     code = study_of(tmp_path) / "code/src/plumbline/loop.py"
     code.write_text(code.read_text() + "# as it was\n")
     refused = search(*words, "search.n_trials=2")
-    assert (refused.returncode, "src/plumbline/loop.py" in refused.stderr) == (2, True)
+    assert refused.returncode == 2
+    assert "  src/plumbline/loop.py\n    @@ " in refused.stderr
+    assert "\n    -# as it was\n" in refused.stderr
     assert len(list(study_of(tmp_path).glob("0*"))) == 1
     assert search(*words, "search.n_trials=1").returncode == 0  # nothing to do needs no code
     taken = search(*words, "search.n_trials=2", "search.extend=true")
     assert taken.returncode == 0, taken.stderr
     assert len(trials(study_of(tmp_path))) == 2
     assert (study_of(tmp_path) / "code.1/src/plumbline/loop.py").read_text().endswith("# as it was\n")
+
+
+def test_what_has_changed_in_the_code_is_shown_in_few_lines_that_cannot_speak_to_the_terminal(
+    tmp_path: Path, monkeypatch
+) -> None:
+    from plumbline.search import code as of_study
+
+    code, tree = tmp_path / "code", tmp_path / "tree"
+    kept = [f"line {number}" for number in range(60)]
+    files = {
+        "a.py": ("\n".join(kept).encode(), "\n".join([*kept[:30], "# \x1b[2J\u202e\tnew", *kept[31:]]).encode()),
+        "b.bin": (b"\xff\xfe", b"\xff\x00"),
+        "c.csv": (b"1\n" * 150_000, b"2\n"),
+        "d.py": (b"", "\n".join(f"{'x' * 500}{n}" for n in range(90)).encode()),
+        "e.py": (b"1\n", b"2\n"),
+        "f.py": (b"1\r\n", b"1\n"),
+        "g.py": (b"1\n", None),
+        **{f"z{number:02}.py": (b"1\n", b"2\n") for number in range(30)},
+    }
+    for folder, at in ((code, 0), (tree, 1)):
+        folder.mkdir()
+        for name, contents in files.items():
+            if contents[at] is not None:
+                (folder / name).write_bytes(contents[at])
+    monkeypatch.setattr(of_study, "sources", lambda: [(file, file.relative_to(tree)) for file in tree.iterdir()])
+    lines = of_study.code_difference(code, list(files))
+    assert lines[:7] == [
+        "  a.py", "    @@ -30,3 +30,3 @@", "     line 29", "    -line 30", "    +# \\x1b[2J\\u202e    new", "     line 31",
+        "  b.bin (binary)",
+    ]  # fmt: skip
+    assert lines[7:9] == ["  c.csv (large)", "  d.py"]
+    others = [f"  z{number:02}.py" for number in range(13)]
+    assert lines[-18:-1] == ["  e.py", "  f.py (ends of lines)", "  g.py (gone)", *others, "  and 17 more files"]
+    assert lines[-1].startswith(f"  and {91 - 35 + 14 * 3} more lines; all of it: diff -r {code} ")
+    assert sum(line.startswith("    ") for line in lines) == of_study.LINES
+    assert max(map(len, lines[:-1])) == 4 + of_study.WIDTH
+    assert all(line.isprintable() for line in lines)
 
 
 @pytest.mark.slow
@@ -268,6 +307,32 @@ def test_best_yaml_makes_the_best_run_again_to_the_same_bits(search, train, tmp_
     assert {key: one[key].tobytes() for key in one.files} == {key: other[key].tobytes() for key in other.files}
 
 
+def test_the_command_of_best_yaml_names_every_folder_of_options(train, tmp_path: Path, monkeypatch) -> None:
+    from test_search_report import LR
+    from test_search_report import study_of as noted_of
+
+    from plumbline.search.finish import command
+    from plumbline.train import config_dirs
+
+    folders = [tmp_path / name for name in ("one", "two, and (more)", "it's three", "study")]
+    for number, folder in enumerate(folders):
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / f"mine{number}.yaml").write_text(f"defaults: [mlp, _self_]\nhidden: [{number}]\n")
+    (folders[3] / "experiment").mkdir()
+    study = noted_of(folders[3], (LR,))
+    study.cwd = str(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for count in range(4):
+        study.config_dirs = [str(folder) for folder in folders[:count]]
+        best = f"# @package _global_\ndefaults:\n  - override /model: mine{(count - 1) % 4}\n"
+        (folders[3] / "experiment/best.yaml").write_text(best)
+        program, *words = shlex.split(command(study))
+        assert program == "scripts/train"
+        assert config_dirs(words) == [folders[0] if count else folders[3]]
+        done = train(*words, "--cfg", "job", "--package", "model")
+        assert f"- {(count - 1) % 4}\n" in done.stdout, done.stderr
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 MISTAKES = [
@@ -288,6 +353,7 @@ MISTAKES = [
     (["-m", "seed=0,1", "pruner=asha", "search.also=[val/loss]"], ["pruner=asha", "search.also=[val/loss]", "pruner=none"]),
     (["-m", "seed=0,1", "search.storage=nonsense"], ["search.storage=", "cannot be opened"]),
     (["-m", "seed=0,1", "hydra.sweep.dir=x"], ["hydra.sweep.dir=x", "study=", "outputs="]),
+    (["-m", "seed=0,1", "hydra.searchpath=[pkg://plumbline]"], ["hydra.searchpath=[pkg://plumbline]", "file://"]),
     (["-m", "seed=0,1", "hydra/launcher=basic"], ["hydra/launcher=basic", "workers"]),
     (["search=tpe"], ["search=tpe", "put -m in front"]),
     (["search.n_trials=3"], ["search.n_trials=3", "put -m in front"]),

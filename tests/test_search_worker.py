@@ -10,11 +10,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
+import optuna
 import pytest
 import yaml
 from conftest import ROOT, TINY, trials
+from optuna.trial import create_trial
+from test_search_report import LR, study_of
+
+from plumbline.search.storage import open_storage
+from plumbline.search.study import Study
+from plumbline.search.trial import draw as draw_point
+from plumbline.search.watch import View
+from plumbline.search.worker import Worker
 
 KINDS = ["none", "raise", "segfault", "kill", "infinite", "exit"]
 
@@ -50,6 +61,34 @@ def test_too_many_failures_end_a_study_with_the_last_words(faulty, tmp_path: Pat
     assert Counter(row["status"] for row in trials(tmp_path / "outputs/studies/s")) == {"failed": 8}
 
 
+def test_what_a_machine_does_is_not_in_the_budget_of_failures(faulty, tmp_path: Path) -> None:
+    """A trial that dies again and again ends all the same."""
+    words = ["search.max_failures=0", "search.retry=1", "search.workers=1"]
+    done = faulty("study=s", "step.kind=kill,segfault,none", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = trials(tmp_path / "outputs/studies/s")
+    assert [row["status"] for row in rows] == ["failed", "failed", "finished"]
+    assert [row["reason"].rpartition(", ")[2] for row in rows[:2]] == ["2 times at the same place"] * 2
+
+
+def test_a_trial_that_died_and_then_failed_by_itself_is_counted(tmp_path: Path) -> None:
+    worker = worker_of(prepared(tmp_path, retry=2, max_failures=0))
+    trial = worker.take()
+    for _ in range(2):
+        worker.died(trial, "was ended by SIGKILL")
+        trial = worker.take()
+    assert not worker.too_many_failures()
+    worker.tell(trial, "failed", "a mistake of mine")
+    assert worker.too_many_failures()
+    other = worker_of(prepared(tmp_path / "other", retry=2, max_failures=0))
+    trial = other.take()
+    for _ in range(3):
+        other.died(other.storage.get_trial(trial._trial_id), "was ended by SIGKILL")
+        trial = other.take() or trial
+    assert [one.user_attrs["status"] for one in other.trials()[:1]] == ["failed"]
+    assert not other.too_many_failures()
+
+
 # --- death -----------------------------------------------------------------------------------------------------------
 
 LONG = ["study=k", "search.workers=2", "search=random", "optimiser.lr=tag(log,interval(1e-4,1e-1))"]
@@ -61,6 +100,61 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+GATE = {
+    "lab/step.py": """
+import os, time
+from pathlib import Path
+from plumbline.loop import supervised
+
+def gate(training, batches):
+    if training.where.startswith("epoch 2") and Path("shut").exists():
+        Path("at", str(os.getpid())).write_text(f"{os.getppid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+        while Path("shut").exists():
+            time.sleep(0.02)
+    return supervised(training, batches)
+""",
+    "lab/conf/step/gate.yaml": """
+# A step that waits in the second epoch as long as there is a file `shut`, and says in `at` who waits.
+_target_: lab.step.gate
+""",
+}
+
+
+def gated(folder: Path) -> list[str]:
+    """Words of a study whose trials wait in their second epoch until the file `shut` is gone."""
+    for name, text in GATE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "at").mkdir()
+    (folder / "shut").touch()
+    return ["--config-dir=lab/conf", "allow=[plumbline,torch.nn,torch.optim,lab]", "step=gate"]
+
+
+def prepared(folder: Path, known: bool = True, **search: object) -> Study:
+    """A study over the learning rate to which workers can be set; known: without that one tries its parts first."""
+    folder.mkdir(exist_ok=True)
+    sampler = {"_target_": "plumbline.search.samplers.independent"}
+    more = {"n_trials": 30, "timeout": None, "workers": 1, "storage": None, "extend": False, "sampler": sampler}
+    study = study_of(folder, (LR,), **more | search)
+    study.kind, study.pruner = "random", {"_target_": "plumbline.search.pruners.none"}
+    study.write()
+    opened = optuna.create_study(study_name="s", storage=open_storage(folder, None), direction="maximize")
+    if known:
+        opened.set_user_attr("objectives", [["val/accuracy", "maximise"]])
+    return study
+
+
+class Nobody:
+    """No signal has come."""
+
+    status = None
+
+
+def worker_of(study: Study) -> Worker:
+    (study.folder / "workers").mkdir(exist_ok=True)
+    return Worker(study, Nobody(), float("inf"))
 
 
 def below(study: Path) -> list[int]:
@@ -184,6 +278,40 @@ def test_a_signal_to_the_starter_saves_all_trials_and_the_same_command_goes_on(
     assert len({row["seed"] for row in trials(study)}) == 3
 
 
+def test_a_second_ctrl_c_hurries_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    words = [*gated(tmp_path), "data=digits", "seed=0,1,2,3", "study=k", "search.workers=2"]
+    process = start(tmp_path, *words)
+    study = (tmp_path / "outputs/studies/k").resolve()
+    until(lambda: len(list((tmp_path / "at").iterdir())) == 2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(2)
+    assert process.poll() is None  # they would save at the end of their step, which does not come
+    waiting = {int(file.name) for file in (tmp_path / "at").iterdir()}
+    assert waiting <= set(below(study))
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20  # 1 where nothing else is at work
+    assert process.returncode == 130, output
+    assert "the workers save and leave; press again to leave at once" in output
+    assert "the same command goes on with it" in output
+    assert below(study) == []
+    found = Study.read(study).open().get_trials()
+    assert Counter(trial.state.name for trial in found) == {"WAITING": 2}
+    (tmp_path / "shut").unlink()
+    process = start(tmp_path, *words)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    rows = trials(study)
+    assert ([row["status"] for row in rows], [row["seed"] for row in rows]) == (["finished"] * 4, list("0123"))
+    for row, restarts in zip(rows, (1, 1, 0, 0), strict=True):
+        assert json.loads((study / row["folder"] / "run.json").read_text())["restarts"] == restarts
+        epochs = [
+            json.loads(line)["epoch"] for line in (study / row["folder"] / "metrics.jsonl").read_text().splitlines()
+        ]
+        assert epochs == [1, 2, 3]
+
+
 # --- many workers ----------------------------------------------------------------------------------------------------
 
 RACE = """
@@ -253,11 +381,56 @@ def test_eight_racing_workers_do_exactly_the_trials_there_are(search, tmp_path: 
     assert 200 / seconds > 10  # 25 and more where nothing else is at work
 
 
+@pytest.mark.slow
+def test_the_thousandth_trial_costs_no_more_than_a_moment_beside_its_training(tmp_path: Path) -> None:
+    sampler = {"_target_": "plumbline.search.samplers.tpe", "startup": 10}
+    study = prepared(tmp_path / "s", known=False, n_trials=1008, sampler=sampler)
+    study.kind, study.fixed = "tpe", [*TINY, "checks=off"]
+    study.pruner = {"_target_": "plumbline.search.pruners.median", "trials": 5, "epochs": 1}
+    study.write()
+    draw, rows = random.Random(0), []
+    for _ in range(1000):
+        point = {"optimiser.lr": LR.at(draw.random())}
+        reported = {epoch: -draw.random() for epoch in range(1, 4)}  # worse than anything that is trained
+        options = {"distributions": {"optimiser.lr": LR.distribution()}, "user_attrs": {"status": "finished"}}
+        rows.append(create_trial(params=point, value=max(reported.values()), intermediate_values=reported, **options))
+    study.open().add_trials(rows)
+    command = [sys.executable, "-m", "plumbline.search.worker", f"study={study.folder}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = study.open().get_trials()[1000:]
+    assert [trial.user_attrs["status"] for trial in found] == ["finished"] * 8
+    beside = []
+    for trial, following in pairwise(found):
+        run = json.loads((study.trial(trial.number) / "run.json").read_text())
+        beside.append((following.datetime_start - trial.datetime_start).total_seconds() - run["seconds"])
+
+    study.search["n_trials"] = 1028
+    study.write()
+    worker, told = worker_of(study), []
+    for _ in range(20):
+        began = time.perf_counter()
+        worker.look()
+        trial = worker.take()
+        draw_point(worker.study, worker.opened, trial._trial_id, trial.number)
+        worker.tell(trial, "finished", "", [[0.5]])
+        told.append(time.perf_counter() - began)
+    assert len(worker.trials()) == 1028
+    began = time.perf_counter()
+    view = View(study, worker.opened)
+    assert (view.ended, view.table().row_count) == (1028, 4)
+    seen = time.perf_counter() - began
+    print(
+        f"trial 1,000: {median(beside):.2f} s beside its run; taken, drawn and told in {median(told):.3f} s; seen in {seen:.3f} s"
+    )
+    assert min(beside) <= 0.3
+    assert median(told) <= 0.3
+    assert seen <= 0.3
+
+
 def test_a_trials_process_has_a_name_of_its_own_in_the_journal(tmp_path: Path) -> None:
     """With its worker's, what the one did wrong would be raised in the other."""
-    import optuna
-
-    from plumbline.search.storage import open_storage
     from plumbline.search.trial import of_its_own
 
     study = optuna.create_study(study_name="s", storage=open_storage(tmp_path, None))
@@ -326,7 +499,19 @@ def test_a_requeued_task_knows_that_it_was_the_one_before(tmp_path: Path, monkey
     assert presence.alive(tmp_path, other.name)
 
 
-def test_every_worker_has_a_gpu_of_its_own_where_there_are_several(monkeypatch) -> None:
+def test_each_worker_sees_its_own_gpu(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,GPU-1a")
+    process = start(tmp_path, *gated(tmp_path), "seed=0,1,2", "study=k")  # as many workers as GPUs
+    until(lambda: len([file for file in (tmp_path / "at").iterdir() if file.stat().st_size]) == 3)
+    seen = [file.read_text().split() for file in (tmp_path / "at").iterdir()]
+    (tmp_path / "shut").unlink()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert len({worker for worker, _ in seen}) == 3
+    assert sorted(device for _, device in seen) == ["2", "5", "GPU-1a"]
+
+
+def test_the_gpus_are_those_that_one_may_see(monkeypatch) -> None:
     from plumbline.search.worker import devices
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,GPU-1a")

@@ -36,6 +36,40 @@ def test_wandb_works_offline_under_an_identity_that_is_the_folders(run, train, t
     assert {item.name.rpartition("-")[2] for item in (folder / "wandb").glob("offline-run-*")} == {first}
 
 
+def recorded(folder: Path) -> list[tuple[str, str, str]]:
+    """(id, group, name) of the runs that W&B has in its offline files below a folder."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    found = []
+    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+        data, at = (
+            file.read_bytes()[:32768],
+            7,
+        )  # LevelDB's log: a head of the file, then records, each with a head of 7
+        while at + 7 < len(data):
+            length = int.from_bytes(data[at + 4 : at + 6], "little")
+            record = Record.FromString(data[at + 7 : at + 7 + length])
+            at += 7 + length
+            if record.WhichOneof("record_type") == "run":
+                found.append((record.run.run_id, record.run.run_group, record.run.display_name))
+                break
+    return found
+
+
+@pytest.mark.slow
+def test_a_study_is_one_group_in_wandb_and_each_trial_a_run(search, tmp_path: Path) -> None:
+    done = search("study=mine", "seed=0,1,2", "tracker=[wandb]", "search.workers=2")
+    assert done.returncode == 0, done.stderr
+    folders = [tmp_path / "outputs/studies/mine" / f"000{number}" for number in range(3)]
+    identities = [noted(folder)["trackers"]["wandb"] for folder in folders]
+    assert [recorded(folder) for folder in folders] == [
+        [(identity, "mine", folder.name)] for identity, folder in zip(identities, folders, strict=True)
+    ]
+    assert len(set(identities)) == 3
+    assert search("study=yours", "seed=0", "tracker=[wandb]", "tracker.wandb.group=ours").returncode == 0
+    assert recorded(tmp_path / "outputs/studies/yours/0000")[0][1] == "ours"  # who names a group has it
+
+
 def test_a_tracker_that_fails_is_named_and_the_run_goes_on_to_the_same_numbers(
     run, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

@@ -114,7 +114,13 @@ def _finish(study: Study, opened: optuna.Study) -> None:
 
 def run_folder(study: Study, number: int) -> Path:
     """The folder of a trial's (first) run."""
-    return study.trial(number) if study.search["seeds"] == 1 else study.trial(number) / "seed-0"
+    return run_folders(study, number)[0]
+
+
+def run_folders(study: Study, number: int) -> list[Path]:
+    """The folders of all runs of a trial, one a seed."""
+    seeds, folder = study.search["seeds"], study.trial(number)
+    return [folder] if seeds == 1 else [folder / f"seed-{seed}" for seed in range(seeds)]
 
 
 def table(study: Study, opened: optuna.Study) -> str:
@@ -144,6 +150,11 @@ def status(trial: FrozenTrial) -> str:
     )
 
 
+def by_itself(trial: FrozenTrial) -> bool:
+    """Whether a trial failed by its own fault: not one that something else ended time and again, as a machine does."""
+    return trial.state.name == "FAIL" and not trial.user_attrs.get("died", {}).get("over", False)
+
+
 def deviation(trial: FrozenTrial) -> float | str:
     """The standard deviation of the first objective over a trial's seeds."""
     from statistics import stdev
@@ -156,9 +167,7 @@ def command(study: Study) -> str:
     """What reproduces the best trial from best.yaml."""
     folder = study.folder
     here = os.path.relpath(folder, study.cwd) if folder.is_relative_to(study.cwd) else str(folder)
-    words = [f"--config-dir={here}"]
-    if study.config_dirs:
-        words = [f"--config-dir={study.config_dirs[0]}", f"hydra.searchpath=[file://{folder}]"]
+    words = study.where(str(folder)) if study.config_dirs else [f"--config-dir={here}"]
     words += [word for word in study.fixed if word.startswith("allow=")]
     return shlex.join(["scripts/train", *words, "experiment=best"])
 

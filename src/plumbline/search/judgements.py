@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from statistics import NormalDist, mean, median, stdev
 from typing import TYPE_CHECKING, Any
 
-from plumbline.search.finish import best_trials, confirmed, run_folder, status
+from plumbline.config import PLACE, STUDY
+from plumbline.mistakes import parse
+from plumbline.search.finish import best_trials, confirmed, run_folder, run_folders, status
 from plumbline.search.space import Parameter, Space, _rounded
 
 if TYPE_CHECKING:
@@ -138,10 +140,12 @@ def saved(results: Results) -> dict[str, str] | None:
 
     done = planned = 0
     for trial in results.trials:
-        folder = run_folder(results.study, trial.number)
+        folders = run_folders(results.study, trial.number)
         try:
-            done += len((folder / "metrics.jsonl").read_bytes().splitlines())
-            planned += yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["epochs"]
+            epochs = yaml.safe_load((folders[0] / "config.yaml").read_text(encoding="utf-8"))["epochs"]
+            files = [folder / "metrics.jsonl" for folder in folders]
+            done += sum(len(file.read_bytes().splitlines()) for file in files if file.exists())
+            planned += epochs * len(folders)
         except (OSError, KeyError, TypeError, yaml.YAMLError):
             continue  # a trial that did not come so far
     pruned = sum(status(trial) == "pruned" for trial in results.trials)
@@ -294,28 +298,51 @@ def next_search(results: Results, importances: dict[str, float]) -> str | None:
     if len(results.finished) < 4 or (study.kind == "grid" and not has_ends):
         return None
     top = results.finished[: max(4, math.ceil(TOP * len(results.finished)))]
+    needed = [other.when for other in results.space if other.when is not None]
     words: list[str] = []
     for parameter in results.space:
-        words += narrowed(parameter, top, best, importances, len(results.finished))
-    given = shlex.split(study.command)[1:]
-    kept = [word for word in given if word.startswith(("space=", "pruner", "--config-dir", "-cd", "search.storage="))]
+        named = {word for name, accepted in needed if name == parameter.name for word in accepted}
+        words += narrowed(parameter, top, best, importances, len(results.finished), named)
     kind = "tpe" if study.kind in ("grid", "random", "qmc") else study.kind
-    options = [f"study={study.name}-next", f"search={kind}", f"search.n_trials={max(20, len(results.trials))}"]
-    return shlex.join(["scripts/train", "-m", *options, *kept, *study.fixed, *words])
+    options = [f"study={study.name}-next", f"search={kind}", f"search.n_trials={max(20, study.n_trials)}"]
+    return shlex.join(["scripts/train", "-m", *study.where(), *options, *kept(study, kind), *study.fixed, *words])
+
+
+def kept(study: Study, kind: str) -> list[str]:
+    """What its command says of how to search and where to run, and another search of that kind says, too."""
+    other = ("study", "search", "search.n_trials", "search.extend")
+    found = []
+    for word in parse(shlex.split(study.command)[1:]).overrides:
+        key = word.lstrip("+~").partition("=")[0]
+        of_its_kind = key.startswith("search.sampler") and kind != study.kind
+        if key.partition(".")[0] in (*STUDY, *PLACE) and key not in other and not of_its_kind:
+            found.append(word)
+    return found
 
 
 def narrowed(
-    parameter: Parameter, top: list[FrozenTrial], best: FrozenTrial, importances: dict[str, float], count: int
+    parameter: Parameter,
+    top: list[FrozenTrial],
+    best: FrozenTrial,
+    importances: dict[str, float],
+    count: int,
+    named: set[str],
 ) -> list[str]:
-    """The words of a parameter for the next search; none where only a file can say them: conditions, and rows."""
+    """The words of a parameter for the next search; none where only a file can say them: conditions, and rows.
+
+    named: the choices of it that other parameters depend on, which stay, or those could not be there.
+    """
     name, values = parameter.name, [t.params[parameter.name] for t in top if parameter.name in t.params]
     if not values or parameter.when is not None or ", " in name or name == "seed":
         return []
     if importances.get(name, 1.0) < LITTLE and count >= 20 and name in best.params:
         return parameter.words(best.params[name])
-    if parameter.choices and (placed(parameter, values[0]) is None):
-        kept = [choice for choice in parameter.choices if choice in values]
-        return [f"{name}={kept[0]}" if len(kept) == 1 else f"{name}=choice({','.join(kept)})"]
+    if parameter.choices and (named or placed(parameter, values[0]) is None):
+        chosen = [choice for choice in parameter.choices if choice in values]
+        if len(chosen) == 1:
+            return [f"{name}={chosen[0]}"]
+        chosen = [choice for choice in parameter.choices if choice in values or choice in named]
+        return [f"{name}=choice({','.join(chosen)})"]
     numbers = [float(value) for value in values]
     given = [float(choice) for choice in parameter.choices] or [parameter.low, parameter.high]
     log = parameter.log or (min(given) > 0 and max(given) / min(given) >= 30)

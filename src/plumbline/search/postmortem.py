@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plumbline.search.finish import command, confirmed, deviation, run_folder, status
+from plumbline.search.finish import command, confirmed, deviation, run_folders, status
 from plumbline.search.judgements import Results, judge, next_search, number
 from plumbline.search.study import written
 from plumbline.search.watch import View
@@ -141,8 +141,7 @@ def draw(results: Results, importances: dict[str, float]) -> tuple[list[dict[str
     if len(numbers) > 1 and len(results.finished) > 1:
         wanted.append(("parallel", "Parallel coordinates", "Each trial is a line; drag along an axis to select.", True,
                        lambda: plots.plot_parallel_coordinate(opened, params=numbers, **target)))  # fmt: skip
-    colours = "blue finished, grey pruned, red diverged or failed, black the best"
-    wanted.append(("curves", "Curves", f"The objective by epoch: {colours}.", False, lambda: curves(results)))
+    wanted.append(("curves", "Curves", what_curves(results), False, lambda: curves(results)))
     found, failed = [], {}
     for name, title, caption, wide, make in wanted:
         try:
@@ -167,29 +166,55 @@ def safe(figure: go.Figure) -> str:
     return text
 
 
+def what_curves(results: Results) -> str:
+    """The caption of the curves: whose they are, and how many are left out."""
+    text, seeds = "The objective by epoch", results.study.search["seeds"]
+    if seeds > 1:
+        text += f", the mean of a trial's seeds ({seeds}, or those that ran) as far as all of them came"
+    text += ": blue finished, grey pruned, red diverged or failed, black the best."
+    shown = len(with_curves(results))
+    if left_out := len(results.trials) - shown:
+        text += f" {left_out} of {len(results.trials)} trials are left out: shown are the last {CURVES}, and the best."
+    return text
+
+
+def with_curves(results: Results) -> list[optuna.trial.FrozenTrial]:
+    """The trials whose curves are drawn: the last ones, and the best on top of them."""
+    best = results.best[0].number if results.best else None
+    return [t for t in results.trials[-CURVES:] if t.number != best] + [t for t in results.trials if t.number == best]
+
+
+def curve(folders: list[Path], objective: str) -> dict[float, float]:
+    """The objective by epoch, averaged over runs, as far as each of those that began came."""
+    found: list[dict[float, float]] = []
+    for folder in folders:
+        values: dict[float, float] = {}
+        try:
+            for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+                record = json.loads(line)
+                values[record["epoch"]] = record[objective]
+        except (OSError, ValueError, KeyError):  # it did not begin, or has no more
+            pass
+        found += [values] if values else []
+    common = [epoch for epoch in found[0] if all(epoch in values for values in found)] if found else []
+    return {epoch: sum(values[epoch] for values in found) / len(found) for epoch in common}
+
+
 def curves(results: Results) -> go.Figure:
-    """The objective of every trial by epoch, from its folder."""
+    """The objective of every trial by epoch, from its folders."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
     best = results.best[0].number if results.best else None
-    shown = [t for t in results.trials[-CURVES:] if t.number != best] + [t for t in results.trials if t.number == best]
-    for trial in shown:
-        epochs, values = [], []
-        try:
-            text = (run_folder(results.study, trial.number) / "metrics.jsonl").read_text(encoding="utf-8")
-            for line in text.splitlines():
-                record = json.loads(line)
-                epochs.append(record["epoch"])
-                values.append(record[results.objective])
-        except (OSError, ValueError, KeyError):
-            if not epochs:
-                continue
+    for trial in with_curves(results):
+        values = curve(run_folders(results.study, trial.number), results.objective)
+        if not values:
+            continue
         first = trial.number == best
         line = {"color": "#1c2024" if first else COLOURS.get(status(trial), "#b9c2cc"), "width": 2.5 if first else 1}
-        mode = "lines+markers" if len(epochs) < 3 else "lines"
+        mode = "lines+markers" if len(values) < 3 else "lines"
         options = {"mode": mode, "line": line, "opacity": 1 if first else 0.7, "name": f"trial {trial.number}"}
-        figure.add_scatter(x=epochs, y=values, showlegend=False, **options)
+        figure.add_scatter(x=list(values), y=list(values.values()), showlegend=False, **options)
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(title=results.objective)
     return figure

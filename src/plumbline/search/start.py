@@ -11,14 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from plumbline import exits
 from plumbline.contract import ConfigError
 from plumbline.search import presence
+from plumbline.search.code import copy_code
 from plumbline.search.compose import Points, checkpoints
 from plumbline.search.study import CODE, FILE, Study, asked, difference
-from plumbline.snapshot import changed, snapshot
 
 LOG = "workers.log"
 
@@ -29,6 +30,7 @@ def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) ->
 
     cfg, place, overrides = apart(cfg, [str(word) for word in known.overrides.task])
     options = slurm_options(cfg, place) if place.launcher else None
+    folders = [*folders, *beside([str(word) for word in known.overrides.hydra], folders)]
     wanted = asked(cfg, overrides, dict(known.runtime.choices), known.job.config_name, folders, words)
     check_hydra([str(word) for word in known.overrides.hydra])
     check_storage(wanted)
@@ -88,6 +90,20 @@ def submitted(study: Study, options: Any, new: bool) -> int:
         raise
 
 
+def beside(overrides: list[str], folders: list[Path]) -> list[Path]:
+    """The further folders of option files that hydra.searchpath names; trials are composed with them, too."""
+    found: list[Path] = []
+    for word in overrides:
+        if not word.startswith("hydra.searchpath="):
+            continue
+        for place in OverridesParser.create().parse_override(word).value() or []:
+            kind, given, path = place.rpartition("://")
+            if given and kind != "file":
+                raise ConfigError(f"{word}: a study copies its option files, so they lie in folders: say file://…")
+            found.append(Path(path).resolve())
+    return [folder for folder in found if folder not in folders]
+
+
 def check_hydra(overrides: list[str]) -> None:
     """Raise ConfigError on words to Hydra that a study does not heed."""
     for word in overrides:
@@ -133,28 +149,6 @@ def opened(wanted: Study) -> tuple[Study, bool]:
     if wider:
         wanted.earlier = [*there.earlier, there.space.plain()]
     return wanted, bool(wider)
-
-
-def copy_code(study: Study, new: bool) -> None:
-    """Copy the code; where there is a copy, refuse to go on with another one unless that is wanted."""
-    code = study.folder / CODE
-    files = [] if new or not code.is_dir() else changed(code)
-    if files and not study.search["extend"]:
-        shown = "\n".join(f"  {name}" for name in files[:20]) + (
-            f"\n  and {len(files) - 20} more" if len(files) > 20 else ""
-        )
-        raise ConfigError(
-            f"study={study.name}: its code is no longer this one; changed since it began:\n{shown}\n"
-            "say search.extend=true to do its further trials with the code as it is now, or another study=…"
-        )
-    if files:
-        if presence.workers(study.folder):
-            raise ConfigError(
-                f"study={study.name}: workers are at it with the code it began with; wait until they have left"
-            )
-        earlier = len(list(study.folder.glob(f"{CODE}.*"))) + 1
-        code.rename(study.folder / f"{CODE}.{earlier}")
-    snapshot(study.folder)
 
 
 def widen(study: Study) -> None:
@@ -294,6 +288,7 @@ def show(study: Study, process: subprocess.Popen[bytes] | None, passed_on: Passe
 
 
 def closing_words(study: Study, status: int, count: int) -> int:
+    from plumbline.search.finish import by_itself
     from plumbline.search.watch import View, closing
 
     try:
@@ -305,9 +300,10 @@ def closing_words(study: Study, status: int, count: int) -> int:
     print("\n".join(closing(view)))
     if not view.done and status in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
         print("not done; the same command goes on with it")
-    if status == exits.MISTAKE and view.counts["failed"] > study.search["max_failures"]:
+    failed = sum(map(by_itself, view.trials))
+    if status == exits.MISTAKE and failed > study.search["max_failures"]:
         print(
-            f"plumbline: search.max_failures={study.search['max_failures']}: {view.counts['failed']} trials failed; "
+            f"plumbline: search.max_failures={study.search['max_failures']}: {failed} trials failed; "
             "see the last lines above, and raise it to go on all the same",
             file=sys.stderr,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -131,6 +132,12 @@ class Study:
             return [CONF, *map(Path, self.config_dirs)]
         return [CONF, *(self.copied(Path(folder)) for folder in self.config_dirs)]
 
+    def where(self, *more: str) -> list[str]:
+        """The words that name the folders of its option files, and more of them: Hydra has one --config-dir."""
+        first, *others = [*self.config_dirs, *more] or [None]
+        words = [] if first is None else [f"--config-dir={first}"]
+        return [*words, f"hydra.searchpath=[{','.join(map(_quoted, others))}]"] if others else words
+
     def copied(self, path: Path) -> Path:
         """Where a path of the tree lies in the study's copy of it; a path elsewhere stays."""
         import json
@@ -176,6 +183,14 @@ def _lists(value: Any) -> Any:
     return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def _quoted(folder: str) -> str:
+    """A folder of option files in a list of Hydra's; in quotes where it has a letter that means something there."""
+    url = f"file://{folder}"
+    if re.fullmatch(r"[\w./:@%+-]+", url):
+        return url
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", url) + "'"
+
+
 def _near(folder: Path) -> str:
     others = [path.parent.name for path in folder.parent.glob(f"*/{FILE}")]
     return nearest(folder.name, others) or (f"; in {folder.parent} are: {', '.join(sorted(others))}" if others else "")
@@ -218,12 +233,20 @@ def asked(
         raise ConfigError(
             f"search={kind}: there is nothing to search; say for example 'optimiser.lr=tag(log,interval(1e-4,1e-1))' or space=…"
         )
+    from plumbline.search.storage import VARIABLE
     from plumbline.search.storage import shown as without_password
 
     settings = {
         key: value for key, value in OmegaConf.to_container(cfg.search, resolve=True).items() if key != "_target_"
     }
     url, settings["storage"] = settings.pop("storage"), None
+    if url is not None and "***" in url:  # a command as it was noted, without the password
+        url = os.environ.get(VARIABLE)
+        if url is None:
+            raise ConfigError(
+                f"search.storage={cfg.search.storage}: its password is written nowhere; say the URL with it, or "
+                f"{VARIABLE}=<the whole URL> in front of the command"
+            )
     if url is not None and url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
         url = f"sqlite:///{Path(url.removeprefix('sqlite:///')).resolve()}"
     study = Study(
@@ -237,8 +260,6 @@ def asked(
     study.folder = (Path(cfg.outputs) / "studies" / study.name).resolve()
     study.points()  # raises where a grid has an interval
     if url is not None:
-        from plumbline.search.storage import VARIABLE
-
         os.environ[VARIABLE] = url
     return study
 

@@ -277,12 +277,17 @@ class Worker:
                 self.died(trial, "its worker died")
 
     def died(self, trial: FrozenTrial, reason: str) -> None:
-        """To be done again from its checkpoint, unless it has died too often where it stands."""
+        """To be done again from its checkpoint, unless it has died too often where it stands.
+
+        Then it has failed, but not by itself: what a machine does is not in search.max_failures.
+        """
         before = trial.user_attrs.get("died", {"times": 0, "at": -1})
         at = self.progress(trial.number)
         times = before["times"] + 1 if before["at"] == at else 1
-        self.storage.set_trial_user_attr(trial._trial_id, "died", {"times": times, "at": at, "reason": reason})
-        if times > self.study.search["retry"]:
+        over = times > self.study.search["retry"]
+        note = {"times": times, "at": at, "reason": reason, "over": over}
+        self.storage.set_trial_user_attr(trial._trial_id, "died", note)
+        if over:
             self.tell(trial, "failed", f"{reason}, {times} times at the same place")
         else:
             self.give_back(trial)
@@ -307,10 +312,9 @@ class Worker:
         return len(trials) >= self.study.n_trials and all(trial.state.is_finished() for trial in trials)
 
     def too_many_failures(self) -> bool:
-        from optuna.trial import TrialState
+        from plumbline.search.finish import by_itself
 
-        failed = sum(trial.state == TrialState.FAIL for trial in self.trials())
-        return failed > self.study.search["max_failures"]
+        return sum(map(by_itself, self.trials())) > self.study.search["max_failures"]
 
     # --- doing -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,72 @@
+"""A study's copy of the code that its trials run from, and what has changed since in the tree."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from plumbline.contract import ConfigError
+from plumbline.search import presence
+from plumbline.search.study import CODE, Study
+from plumbline.snapshot import ROOT, changed, snapshot, sources
+
+FILES, LINES, WIDTH = 20, 40, 160  # of what has changed, and letters a line, that are shown
+LONG = 200_000  # bytes of a file of which no lines are shown
+
+
+def copy_code(study: Study, new: bool) -> None:
+    """Copy the code; where there is a copy, refuse to go on with another one unless that is wanted."""
+    code = study.folder / CODE
+    files = [] if new or not code.is_dir() else changed(code)
+    if files and not study.search["extend"]:
+        shown = "\n".join(code_difference(code, files))
+        raise ConfigError(
+            f"study={study.name}: its code is no longer this one; changed since it began (- there, + now):\n{shown}\n"
+            "say search.extend=true to do its further trials with the code as it is now, or another study=…"
+        )
+    if files:
+        if presence.workers(study.folder):
+            raise ConfigError(
+                f"study={study.name}: workers are at it with the code it began with; wait until they have left"
+            )
+        earlier = len(list(study.folder.glob(f"{CODE}.*"))) + 1
+        code.rename(study.folder / f"{CODE}.{earlier}")
+    snapshot(study.folder)
+
+
+def code_difference(code: Path, names: list[str]) -> list[str]:
+    """What is another in the tree of today than in a study's copy: each file, and its changed lines as far as there is room."""
+    now = {str(name): file for file, name in sources()}
+    lines, room, more = [], LINES, 0
+    for name in names[:FILES]:
+        changes = ["gone"] if name not in now else changed_lines(code / name, now[name])
+        if len(changes) == 1:
+            lines.append(f"  {printable(name)} ({changes[0]})")
+            continue
+        lines += [f"  {printable(name)}", *(f"    {line}" for line in changes[:room])]
+        more += max(0, len(changes) - room)
+        room -= min(room, len(changes))
+    if len(names) > FILES:
+        lines.append(f"  and {len(names) - FILES} more files")
+    if more:
+        lines.append(f"  and {more} more lines; all of it: diff -r {printable(str(code))} {printable(str(ROOT))}")
+    return lines
+
+
+def changed_lines(old: Path, new: Path) -> list[str]:
+    """A unified diff without its head; of what is not to be read, one word why."""
+    if max(old.stat().st_size, new.stat().st_size) > LONG:
+        return ["large"]
+    try:
+        texts = [file.read_text(encoding="utf-8").splitlines() for file in (old, new)]
+    except UnicodeDecodeError:
+        return ["binary"]
+    found = [printable(line) for line in difflib.unified_diff(*texts, n=1, lineterm="")][2:]
+    return found or ["ends of lines"]
+
+
+def printable(line: str) -> str:
+    """A line of a file as it can be shown: nothing in it speaks to the terminal, and it is not long."""
+    head = line[:WIDTH].replace("\t", "    ")
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
+    return text if len(line) <= WIDTH and len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
