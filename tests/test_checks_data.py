@@ -147,6 +147,27 @@ def test_inputs_scaled_by_train_and_validation_are_told_by_their_numbers_alone()
     assert alarms(audit(spec, arrays)) == ["data.provenance"]
 
 
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_images_that_were_enlarged_eight_times_are_told(mode: str) -> None:
+    _, arrays = clean("data=digits", "data.subset=200")
+    for key in ("x", "vx"):
+        arrays[key] = torch.nn.functional.interpolate(arrays[key], scale_factor=8, mode=mode)
+    assert alarms(audit(Spec("classification", (1, 64, 64), 10), arrays)) == ["data.enlarged"]
+
+
+def test_photographs_are_not_called_enlarged() -> None:
+    from sklearn.datasets import load_sample_images
+
+    for photo in load_sample_images().images:
+        pieces = (
+            torch.from_numpy(photo).permute(2, 0, 1).float().unfold(1, 128, 64).unfold(2, 128, 64)
+        )  # (3, a, b, 128, 128)
+        x = pieces.permute(1, 2, 0, 3, 4).flatten(0, 1) / 64 - 2
+        y = torch.arange(len(x)) % 2
+        arrays = {"x": x, "y": y, "vx": x[:12], "vy": y[:12]}
+        assert audit(Spec("classification", (3, 128, 128), 2), arrays)["data.enlarged"].severity == "ok"
+
+
 def test_a_coarse_table_may_repeat_itself_by_chance() -> None:
     draws = torch.Generator().manual_seed(0)
     x = torch.randint(0, 3, (600, 4), generator=draws).float()

@@ -6,7 +6,7 @@ import planted
 import pytest
 from planted import audit, clean
 
-DIGITS, DIABETES, CANCER = "data=digits", "data=diabetes", "data=breast_cancer"
+DIGITS, DIABETES, CANCER, SHAPES = "data=digits", "data=diabetes", "data=breast_cancer", "data=shapes"
 
 
 def a_few_copies(spec, arrays) -> None:
@@ -99,6 +99,8 @@ MOVED = {
     "label_errors.numbers": (1e9, DIABETES, targets_exchanged),
     "imbalance.least": (0.01, DIGITS, planted.imbalanced),
     "duplicates.share": (0.9, DIGITS, repeated),
+    "enlarged.factor": (100, SHAPES, nothing),
+    "enlarged.share": (2.0, SHAPES, nothing),
     "correlated.above": (0.9999, CANCER, nothing),
     "size.ratio": (0.1, DIGITS, nothing),
     "size.each": (100_000, DIGITS, nothing),

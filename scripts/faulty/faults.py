@@ -30,7 +30,11 @@ SGD = ["optimiser=sgd", "optimiser.lr=0.1"]
 STEPS = {"D": ["+schedule.steps=170"], "F": ["+schedule.steps=188"], "R": ["+schedule.steps=270"]}  # of a run
 SIGMOIDS = ["model.hidden=[64,64,64,64,64,64,64]", "model.activation=sigmoid", "model.norm=none"]
 
-LISTED = [  # the development set
+# The development set. Not in it: X48 (test chooses the checkpoint) and X60 (metrics of the last batch), which nobody can
+# plant, for the test split is sealed and every metric is computed here; X51 (pairs split after pairing), which is refused;
+# X55 (images enlarged), which takes minutes with a network and has a test without one; X57 (order in time), since no
+# data set of ours knows its time; X59 (two keys changed at once), of which one run cannot know.
+LISTED = [
     Fault("X01", "softmax before cross-entropy", "DF", ["model._target_=faulty.model.ends_in_softmax"],
           {"init.outputs_are_probabilities"}),
     Fault("X02", "softmax over the batch axis", "DF",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from plumbline.checks.core import Finding
 from plumbline.checks.view import View
@@ -87,6 +88,29 @@ def correlated(view: View, *, above: float) -> Finding | None:
     return Finding(
         "info", said, evidence, advice=("one of a pair may be left out",), source="S0: remove highly correlated inputs"
     )
+
+
+def enlarged(view: View, *, factor: int, share: float) -> Finding | None:
+    """Whether images hold nothing that fewer pixels would not: made smaller and larger again, they are the same."""
+    x = view.train.x[:64].float()
+    if x.dim() != 4 or min(x.shape[2:]) < 4 * factor or not x.isfinite().all() or x.var() == 0:
+        return None
+    x = x[..., : x.shape[2] // factor * factor, : x.shape[3] // factor * factor]
+    small = F.avg_pool2d(x, factor)
+    again = (F.interpolate(small, size=x.shape[2:], mode=mode) for mode in ("nearest", "bilinear", "bicubic"))
+    inner = (..., slice(factor, -factor), slice(factor, -factor))  # at the border each way of resizing has its own
+    lost = min(float((x - y)[inner].square().mean() / x.var()) for y in again)
+    evidence = {"lost": lost, "factor": factor}
+    height, width = x.shape[2:]
+    if lost > share:
+        return Finding("ok", f"images {factor} times smaller would lose {lost:.1%} of what is in them", evidence)
+    return Finding(
+        "warn", f"the images hold no more than {height // factor} × {width // factor} pixels would ({lost:.2%} is lost), and are "
+        f"{height} × {width}", evidence,
+        cause="small images that were enlarged to the size of a network",
+        advice=("data.size as the images are, or a little above",),
+        source="S0: look at what the network sees; the work grows with the square of the size",
+    )  # fmt: skip
 
 
 def size(view: View, *, ratio: float, each: int) -> Finding:
