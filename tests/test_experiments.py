@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import composed, noted, records
 
-from plumbline.config import build
+from plumbline.config import ConfigError, build, check_config
 from plumbline.state import read
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -121,3 +121,22 @@ def test_a_run_that_waits_ends_early_with_the_weights_of_its_best_epoch(ended) -
     assert len(lines) == run["best"]["epoch"] + 20 < 150
     assert lines[-1]["train/loss"] < run["best"]["train/loss"]
     assert lines[-1]["val/loss"] > run["best"]["val/loss"]
+
+
+def test_the_network_for_mnist_composes_and_has_the_weights_of_its_sizes() -> None:
+    cfg = composed("experiment=mnist")  # experiment=mnist
+    check_config(cfg)
+    spec = build(cfg.data)().spec  # reads no file
+    weights = sum(p.numel() for p in build(cfg.model)(spec).parameters())
+    assert weights == (9 * 16 + 2 * 16) + (9 * 16 * 32 + 2 * 32) + (7 * 7 * 32 * 10 + 10)
+
+
+@pytest.mark.slow
+def test_a_small_network_reaches_099_on_mnist(ended) -> None:
+    try:
+        len(build(composed("experiment=mnist", "data.download=false").data)().train)
+    except ConfigError as error:
+        warnings.warn(f"experiment=mnist was NOT tried: {error}", stacklevel=1)
+        pytest.skip(f"needs MNIST: {error}")
+    _, folder = ended("experiment=mnist data.download=false")
+    assert noted(folder)["best"]["val/accuracy"] == pytest.approx(0.99, abs=0.003)
