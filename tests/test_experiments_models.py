@@ -15,6 +15,9 @@ EXPECTED = {
 LONG = {
     ("experiment=vae", "regulariser.kl.strength=0.1"): {"val/loss": (0.071, 0.078)},
     ("experiment=unet",): {"val/dice": (0.90, 0.94)},
+    ("experiment=unet", "seed=1"): {"val/dice": (0.90, 0.94)},
+    ("experiment=unet", "seed=2"): {"val/dice": (0.90, 0.94)},
+    ("experiment=siamese", "model=mlp", "data.apart=leaking_pairs"): {"val/accuracy": (0.885, 0.915)},
     ("experiment=transformer",): {"val/accuracy": (0.95, 0.99)},
     ("experiment=transformer", "seed=1"): {"val/accuracy": (0.95, 0.99)},
     ("experiment=transformer", "data.samples=1000"): {"val/accuracy": (0.4, 0.7)},
