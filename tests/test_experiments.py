@@ -18,6 +18,8 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 NUMBERS: list[tuple[str, dict[str, tuple[float, float]]]] = [
     ("experiment=circle", {"val/loss": (0.03, 0.12), "val/accuracy": (1.0, 1.0)}),
     ("experiment=deep_sigmoid", {"val/loss": (0.66, 0.71)}),
+    ("experiment=deep_sigmoid model.hidden=[8,8]", {"val/loss": (0.2, 0.47)}),
+    ("experiment=deep_sigmoid model.hidden=[8,8] model.activation=relu", {"val/loss": (0.0, 0.06)}),
     ("experiment=residual", {"val/loss": (0.04, 0.2)}),
     ("experiment=residual seed=1", {"val/loss": (0.33, 0.53)}),
     ("experiment=residual seed=2", {"val/loss": (0.09, 0.23)}),

@@ -40,7 +40,7 @@ def asked(run: Path, **words) -> dict:
 @pytest.mark.slow
 def test_frozen_filters_beat_a_network_from_scratch_on_a_hundred_pictures(experiment) -> None:
     source = experiment("five_classes", folder="five")  # experiment=five_classes
-    assert noted(source)["best"]["val/accuracy"] == pytest.approx(0.92, abs=0.02)
+    assert noted(source)["best"]["val/accuracy"] == pytest.approx(0.91, abs=0.02)
     kept = noted(experiment("transfer", f"transfer.file={source}", folder="frozen"))  # experiment=transfer
     anew = ["transfer.file=null", "transfer.freeze=[]", "transfer.reinit=[]"]
     scratch = noted(experiment("transfer", *anew, folder="scratch"))
@@ -145,10 +145,10 @@ def test_a_temperature_makes_confidences_right_and_changes_no_answer(experiment,
 
 
 @each_seed
-def test_layers_that_lengthen_nothing_learn_no_spiral_by_heart_nor_anything_else(experiment, seed: int) -> None:
+def test_layers_that_lengthen_nothing_learn_no_spiral_by_heart(experiment, seed: int) -> None:
     last = records(experiment("spectral_norm", f"seed={seed}", folder="run"))[-1]  # experiment=spectral_norm
     assert last["val/loss"] == pytest.approx(0.69, abs=0.02)
-    assert last["train/loss"] > 0.6
+    assert last["train/loss"] == pytest.approx(0.62, abs=0.03)
 
 
 @each_seed

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import composed, noted, records
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from test_options import CONF, CPU, FILES, SHORT, TESTS, changed, images, is_test, numbers, option, usual
 
 from plumbline.assemble import assemble
@@ -87,6 +88,16 @@ def test_a_root_value_shows_in_the_run(light) -> None:
     for key, (value, look) in SHOWS.items():
         status, folder = light(*LITTLE, f"{key}={value}", folder=key)
         assert (status, key, look(folder) != look(usually)) == (0, key, True)
+
+
+def test_a_run_keeps_what_was_changed_and_every_value_it_had(light) -> None:
+    words = [*LITTLE, "seed=3"]
+    _, folder = light(*words)
+    kept = list(OmegaConf.load(folder / "overrides.yaml"))
+    assert [word for word in kept if word in words] == words
+    had, given = OmegaConf.load(folder / "config.yaml"), OmegaConf.to_container(composed(*kept), resolve=True)
+    assert {key: had[key] for key in given if key in had} == {key: given[key] for key in given if key in had}
+    assert {*Config.__annotations__} - {*PLACE, "search", "space", "pruner", "study"} <= {*had}
 
 
 def test_a_run_without_report_leaves_the_same_numbers_and_no_page(run) -> None:
