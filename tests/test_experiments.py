@@ -21,12 +21,8 @@ NUMBERS: list[tuple[str, dict[str, tuple[float, float]]]] = [
     ("experiment=deep_sigmoid model.hidden=[8,8]", {"val/loss": (0.2, 0.47)}),
     ("experiment=deep_sigmoid model.hidden=[8,8] model.activation=relu", {"val/loss": (0.0, 0.06)}),
     ("experiment=residual", {"val/loss": (0.04, 0.2)}),
-    ("experiment=residual seed=1", {"val/loss": (0.33, 0.53)}),
-    ("experiment=residual seed=2", {"val/loss": (0.09, 0.23)}),
     ("experiment=spiral", {"train/loss": (0.4, 0.58), "val/loss": (0.85, 1.2)}),
     ("experiment=spiral regulariser=[l2] regulariser.l2.kernel=0.001", {"val/loss": (0.65, 0.75)}),
-    ("experiment=spiral seed=1", {"train/loss": (0.4, 0.58), "val/loss": (0.95, 1.13)}),
-    ("experiment=spiral seed=1 regulariser=[l2] regulariser.l2.kernel=0.001", {"val/loss": (0.77, 0.97)}),
     ("experiment=toy_regression", {"val/loss": (0.2, 0.45)}),
     ("experiment=toy_regression optimiser.lr=1", {"val/loss": (20, 1000)}),
     ("experiment=toy_regression optimiser.lr=0.001", {"val/loss": (1.0, 1.15), "val/r2": (-0.02, 0.02)}),
@@ -39,6 +35,10 @@ NUMBERS: list[tuple[str, dict[str, tuple[float, float]]]] = [
     ("experiment=permuted model=mlp ~model.kernel data=digits", {"val/accuracy": (0.97, 0.99)}),
 ]
 SLOW: list[tuple[str, dict[str, tuple[float, float]]]] = [
+    ("experiment=residual seed=1", {"val/loss": (0.33, 0.53)}),
+    ("experiment=residual seed=2", {"val/loss": (0.09, 0.23)}),
+    ("experiment=spiral seed=1", {"train/loss": (0.4, 0.58), "val/loss": (0.95, 1.13)}),
+    ("experiment=spiral seed=1 regulariser=[l2] regulariser.l2.kernel=0.001", {"val/loss": (0.77, 0.97)}),
     ("experiment=fashion_layer", {"val/accuracy": (0.865, 0.89)}),
     ("experiment=fashion_layer model.hidden=[]", {"val/accuracy": (0.835, 0.865)}),
     ("experiment=fashion_convolution", {"val/accuracy": (0.874, 0.896)}),
