@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from conftest import noted
+import torch
+from conftest import composed, noted
+
+from plumbline.config import build
+from plumbline.data.core import Spec
 
 # an experiment and what is changed in it -> metric -> (low, high), of the best epoch on validation
 EXPECTED = {
@@ -15,6 +19,9 @@ EXPECTED = {
 LONG = {
     ("experiment=vae", "regulariser.kl.strength=0.1"): {"val/loss": (0.071, 0.078)},
     ("experiment=unet",): {"val/dice": (0.90, 0.94)},
+    ("experiment=unet", "seed=1"): {"val/dice": (0.90, 0.94)},
+    ("experiment=unet", "seed=2"): {"val/dice": (0.90, 0.94)},
+    ("experiment=siamese", "model=mlp", "data.apart=leaking_pairs"): {"val/accuracy": (0.885, 0.915)},
     ("experiment=transformer",): {"val/accuracy": (0.95, 0.99)},
     ("experiment=transformer", "seed=1"): {"val/accuracy": (0.95, 0.99)},
     ("experiment=transformer", "data.samples=1000"): {"val/accuracy": (0.4, 0.7)},
@@ -47,3 +54,16 @@ def test_a_long_experiment_gives_its_expected_number(words: tuple[str, ...], bes
     found = best(*words)
     for metric, (low, high) in LONG[words].items():
         assert low <= found[metric] <= high
+
+
+@torch.no_grad()
+def test_a_convolution_moves_with_its_input_and_a_pool_by_whole_steps_alone() -> None:
+    torch.manual_seed(0)
+    spec, x = Spec("classification", (1, 32, 32), 2, ("a", "b")), torch.randn(4, 1, 32, 32)
+    plain, pooled = (build(composed(f"model={name}").model)(spec).features for name in ("dilated", "cnn"))
+    inside = slice(8, 24)  # the border's zeros reach seven pixels far
+    assert torch.allclose(plain(x.roll(1, 3))[..., inside], plain(x).roll(1, 3)[..., inside], atol=1e-6)
+    inside = slice(3, 5)  # of the eight columns that two poolings leave
+    whole, part = pooled(x.roll(4, 3)), pooled(x.roll(1, 3))
+    assert torch.allclose(whole[..., inside], pooled(x).roll(1, 3)[..., inside], atol=1e-6)
+    assert min((part - pooled(x).roll(by, 3))[..., inside].abs().max() for by in (0, 1)) > 0.05

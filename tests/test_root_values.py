@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import composed, noted, records
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from test_options import CONF, CPU, FILES, SHORT, TESTS, changed, images, is_test, numbers, option, usual
 
 from plumbline.assemble import assemble
 from plumbline.config import COMBINED, GROUPS, OPTIONAL, PLACE, PRESETS, Config, check_config
+from plumbline.evaluate import read_request
 from plumbline.scoring import Scoring
 
 MOVES = {  # values that move the numbers of a tiny run
@@ -82,6 +88,16 @@ def test_a_root_value_shows_in_the_run(light) -> None:
     for key, (value, look) in SHOWS.items():
         status, folder = light(*LITTLE, f"{key}={value}", folder=key)
         assert (status, key, look(folder) != look(usually)) == (0, key, True)
+
+
+def test_a_run_keeps_what_was_changed_and_every_value_it_had(light) -> None:
+    words = [*LITTLE, "seed=3"]
+    _, folder = light(*words)
+    kept = list(OmegaConf.load(folder / "overrides.yaml"))
+    assert [word for word in kept if word in words] == words
+    had, given = OmegaConf.load(folder / "config.yaml"), OmegaConf.to_container(composed(*kept), resolve=True)
+    assert {key: had[key] for key in given if key in had} == {key: given[key] for key in given if key in had}
+    assert {*Config.__annotations__} - {*PLACE, "search", "space", "pruner", "study"} <= {*had}
 
 
 def test_a_run_without_report_leaves_the_same_numbers_and_no_page(run) -> None:
@@ -158,3 +174,56 @@ def test_an_experiment_opens_with_question_command_cost_and_number_and_its_numbe
     check_config(cfg)
     assert cfg.question.lower() == head[1].removeprefix("# Question:").strip().lower()
     assert any(f"experiment={name}" in file.read_text(encoding="utf-8") for file in TESTS.glob("test_[!o]*.py"))
+
+
+OVERRIDE = re.compile(r"[\w./]+=|~")
+
+
+def alternatives(command: str) -> list[list[str]]:
+    """What a header tells to run: the words key=value and ~key before the brackets, and these with each run of such words
+    in them. A run that names an experiment stands for itself, and so does one of plumbline.evaluate, its first word."""
+    before, _, brackets = command.partition("     (")
+    base = [word for word in shlex.split(before) if OVERRIDE.match(word)]
+    runs: list[list[str]] = []
+    going = False
+    for piece in brackets.removesuffix(")").split():
+        word = piece.rstrip(",;:")
+        counts = word == "plumbline.evaluate" or OVERRIDE.match(word)
+        if counts and not going:
+            runs.append([])
+        if counts:
+            runs[-1].append(word)
+        going = bool(counts) and piece == word
+    return [base, *(run if run[0].startswith(("experiment=", "plumbline.")) else base + run for run in runs)]
+
+
+def first_of(word: str) -> str:
+    """Of a sweep's word, the one that stands for its first value."""
+    override = OverridesParser.create().parse_override(word)
+    return f"{override.key_or_group}={next(override.sweep_string_iterator())}" if override.is_sweep_override() else word
+
+
+@pytest.mark.parametrize("name", [file.stem for file in FILES if file.parent.name == "experiment"])
+def test_each_command_of_a_header_can_be_pasted_and_composes(name: str) -> None:
+    line = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[2]
+    command = line.removeprefix("# Command:").strip()
+    assert command.startswith("scripts/train ") and not set("<>…") & set(command)
+    before = command.partition("     (")[0]
+    said = subprocess.run(["bash", "-c", f"printf '%s\\n' {before}"], capture_output=True, text=True)
+    assert (said.returncode, said.stdout.split()) == (0, shlex.split(before))
+    for words in alternatives(command):
+        if words[0] == "plumbline.evaluate":
+            assert read_request(words[1:]).on == "val"
+        else:
+            check_config(composed(*(first_of(word) for word in words)))
+
+
+def test_the_alternatives_of_a_header_are_read_as_they_are_meant() -> None:
+    base = ["experiment=a", "seed=0,1"]
+    line = "scripts/train -m experiment=a seed=0,1     (and b=1 ~c, or d=[2,3]; then python -m plumbline.evaluate run=x on=val)"
+    told = [base, [*base, "b=1", "~c"], [*base, "d=[2,3]"], ["plumbline.evaluate", "run=x", "on=val"]]
+    assert alternatives(line) == told
+    assert alternatives("scripts/train experiment=a     (which is experiment=e)") == [
+        ["experiment=a"],
+        ["experiment=e"],
+    ]
