@@ -97,7 +97,9 @@ class InputNoise(Regulariser):
 
 def _beta(alpha: float, x: Tensor, generator: torch.Generator) -> Tensor:
     """One draw of Beta(alpha, alpha), a 0-d tensor: the first part of a Dirichlet, which takes a generator."""
-    return torch._sample_dirichlet(torch.full((2,), alpha, device=generator.device), generator=generator)[0].to(x)
+    return torch._sample_dirichlet(torch.full((2,), float(alpha), device=generator.device), generator=generator)[0].to(
+        x
+    )
 
 
 def _partners(x: Tensor, generator: torch.Generator) -> Tensor:
