@@ -147,18 +147,6 @@ def test_inputs_scaled_by_train_and_validation_are_told_by_their_numbers_alone()
     assert alarms(audit(spec, arrays)) == ["data.provenance"]
 
 
-def test_copies_moved_by_a_pixel_are_near_in_a_networks_features_where_pixels_see_none() -> None:
-    spec, arrays = clean(*DIGITS)
-    framed = {key: torch.nn.functional.pad(arrays[key], (12, 12, 12, 12), value=-1.0) for key in ("x", "vx")}
-    framed["vx"][:80] = framed["x"][:80].roll((4, 4), (2, 3))
-    arrays |= framed | {"vy": torch.cat([arrays["y"][:80], arrays["vy"][80:]])}
-    spec, key = Spec("classification", (1, 32, 32), 10), "checks.data.near_duplicates"
-    features = f"{key}.embedding={{_target_:plumbline.checks.duplicates.Features,name:resnet18,file:null}}"
-    found = [audit(spec, arrays, *DIGITS, *words, only="data.near_duplicates") for words in ([], [features])]
-    assert [one["data.near_duplicates"].evidence["near"] for one in found] == [0, 80]
-    assert found[1]["data.near_duplicates"].severity == "fail"
-
-
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
 def test_images_that_were_enlarged_eight_times_are_told(mode: str) -> None:
     _, arrays = clean("data=digits", "data.subset=200")

@@ -13,9 +13,7 @@ from plumbline.evaluate import Request, evaluate
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 fashion = pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
-each_seed = pytest.mark.parametrize(
-    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
-)
+each_seed = pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.slow) for seed in range(3)])
 
 
 @pytest.fixture

@@ -362,11 +362,11 @@ MISTAKES = [
 ]  # fmt: skip
 BUILT = [
     (["model=mlp,cnn", "seed=0,1"], ["model=cnn", "(4,)", "in the trial model=cnn seed=0"]),
-    (["data=iris,diabetes", "objective=auto"], ["objective=auto", "val/accuracy", "val/rmse"]),
-    (["search=tpe", "optimiser.lr=interval(-1,1)"], ["optimiser.lr=-1", "at least 0"]),
     *(
         pytest.param(words, parts, marks=pytest.mark.slow)
         for words, parts in [
+            (["data=iris,diabetes", "objective=auto"], ["objective=auto", "val/accuracy", "val/rmse"]),
+            (["search=tpe", "optimiser.lr=interval(-1,1)"], ["optimiser.lr=-1", "at least 0"]),
             (["model.hidden=[3],abc"], ["model.hidden=abc", "a list of whole numbers"]),
             (["model=mlp,cnn"], ["model=cnn", "(4,)"]),
             (["data.val_fraction=0.2,2"], ["data.val_fraction=2", "between 0 and 1"]),

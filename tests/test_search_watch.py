@@ -121,6 +121,7 @@ def read_all(terminal: int) -> str:
     return b"".join(parts).decode(errors="replace")
 
 
+@pytest.mark.slow
 def test_who_watches_somebody_elses_study_sees_it_to_its_end_and_may_leave(tmp_path: Path) -> None:
     words = gated(tmp_path)
     process = start(tmp_path, *words, "seed=0,1,2", "study=k", "search.workers=1", "pruner=median")

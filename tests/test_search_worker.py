@@ -61,6 +61,7 @@ def test_too_many_failures_end_a_study_with_the_last_words(faulty, tmp_path: Pat
     assert Counter(row["status"] for row in trials(tmp_path / "outputs/studies/s")) == {"failed": 8}
 
 
+@pytest.mark.slow
 def test_what_a_machine_does_is_not_in_the_budget_of_failures(faulty, tmp_path: Path) -> None:
     """A trial that dies again and again ends all the same."""
     words = ["search.max_failures=0", "search.retry=1", "search.workers=1"]
@@ -278,6 +279,7 @@ def test_a_signal_to_the_starter_saves_all_trials_and_the_same_command_goes_on(
     assert len({row["seed"] for row in trials(study)}) == 3
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_hurries_and_the_same_command_goes_on(tmp_path: Path) -> None:
     words = [*gated(tmp_path), "data=digits", "seed=0,1,2,3", "study=k", "search.workers=2"]
     process = start(tmp_path, *words)
@@ -499,6 +501,7 @@ def test_a_requeued_task_knows_that_it_was_the_one_before(tmp_path: Path, monkey
     assert presence.alive(tmp_path, other.name)
 
 
+@pytest.mark.slow
 def test_each_worker_sees_its_own_gpu(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,GPU-1a")
     process = start(tmp_path, *gated(tmp_path), "seed=0,1,2", "study=k")  # as many workers as GPUs

@@ -114,6 +114,7 @@ def test_no_row_of_validation_or_test_has_a_say(way: str) -> None:
     assert torch.equal(first.train.x, second.train.x) and not torch.equal(first.val.x, second.val.x)
 
 
+@pytest.mark.slow
 def test_a_choice_among_noise_inside_the_split_leaves_validation_at_chance_and_one_on_everything_does_not() -> None:
     from sklearn.linear_model import LogisticRegression
 

@@ -253,10 +253,12 @@ def test_a_studys_workers_are_the_tasks_of_one_array(words, jobs: int, workers: 
         (["resources=cpu", "resources.nodes=2"], "resources: a study's workers train alone, and this asks for 2 × 1"),
         (["resources=cpu", "resources.processes=2"], "this asks for 1 × 2 processes for one network"),
         (["resources=cpu", "device=cuda"], "device=cuda: resources.gpus=0 gives it none"),
-        (["resources=cpu", "model.activation=relu,reluu"], "model.activation=reluu"),
+        pytest.param(
+            ["resources=cpu", "model.activation=relu,reluu"], "model.activation=reluu", marks=pytest.mark.slow
+        ),
         (["resources=cpu", "launcher.workers=0"], "launcher.workers=0: must be at least 1"),
         (["resources=cpu", "optimiser.lr=-1"], "optimiser.lr=-1"),  # which only the optimiser sees
-        (["resources=cpu"], "there is no sbatch here"),
+        pytest.param(["resources=cpu"], "there is no sbatch here", marks=pytest.mark.slow),
     ],
 )
 def test_what_no_task_could_do_is_said_before_an_array_is_submitted(words, message: str, train, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def test_the_summary_of_wandb_is_the_records(run, monkeypatch: pytest.MonkeyPatc
     assert seen["finished"] is True
 
 
+@pytest.mark.slow
 def test_the_headline_and_the_counts_stand_in_the_summary_of_wandb(run, monkeypatch: pytest.MonkeyPatch) -> None:
     from plumbline.trackers.wandb import Wandb
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from plumbline.checks.core import Finding
 from plumbline.checks.view import COMPONENTS, View, nearest, principal
-from plumbline.contract import ConfigError
 from plumbline.data.core import Split
 
 MOST_NAMED = 10  # pairs listed in a finding
@@ -28,37 +26,6 @@ class Pixels:
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.flatten(1)
-
-
-class Features:
-    """What a network of torchvision's says of images before its last layer: moved or brightened copies stay near.
-
-    name: a network with one linear head; even with random weights its layers are alike for what is alike (Ulyanov et al.
-    2018, Deep image prior). file: weights of it, as torchvision saves them; null: random ones. Raises ConfigError.
-    """
-
-    def __init__(self, *, name: str, file: str | None):
-        from torchvision.models import get_model
-
-        from plumbline.models.zoo import is_head
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.network = get_model(name, weights=None)
-        if file is not None:
-            if not Path(file).is_file():
-                raise ConfigError(f"checks.data.near_duplicates.embedding.file={file}: there is no such file")
-            self.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        head = [path for path, module in self.network.named_modules() if is_head(module)][-1]
-        self.network.set_submodule(head, torch.nn.Identity())
-        self.network.eval()
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor) -> Tensor:
-        if x.dim() != 4:
-            return x.flatten(1)
-        x = x.float().expand(-1, 3, -1, -1) if x.shape[1] == 1 else x.float()
-        return torch.cat([self.network(part) for part in x.split(100)])
 
 
 def same_sample(view: View) -> Finding | None:
