@@ -241,6 +241,7 @@ def test_it_cannot_go_on_with_another_number_of_processes(tmp_path: Path) -> Non
     assert noted(tmp_path / "run")["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_all_processes_leave_when_the_loss_diverges(tmp_path: Path) -> None:
     words = ["epochs=3", "optimiser=sgd", "optimiser.lr=1e30", "checks=off", "bootstrap=10", "hydra.run.dir=run"]
     statuses = train(tmp_path, 2, *words)

@@ -28,6 +28,7 @@ def ledger(tmp_path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.slow
 def test_the_first_opening_is_free_and_the_second_wants_a_reason_whatever_run_asks(
     run, evaluate, tmp_path: Path
 ) -> None:

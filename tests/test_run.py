@@ -116,6 +116,7 @@ def test_a_diverged_run_says_where_and_leaves_with_status_3(run, capsys) -> None
     assert "learning rate 1e+06" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_runs_started_in_the_same_second_have_two_folders(train, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "plumbline.train", *QUICK, "epochs=0", "bootstrap=2", "checks=off"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

@@ -254,11 +254,8 @@ def test_a_trial_of_a_dead_worker_goes_on_from_its_checkpoint_to_the_same_number
     assert trials(study)[0]["val/accuracy"] == trials(study.parent / "alone")[0]["val/accuracy"]
 
 
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGINT, 130)]
-    + [pytest.param(number, 85, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGUSR1)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 85), (signal.SIGUSR1, 85)])
 def test_a_signal_to_the_starter_saves_all_trials_and_the_same_command_goes_on(
     number, status, faulty, tmp_path: Path
 ) -> None:
