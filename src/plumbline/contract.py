@@ -104,9 +104,10 @@ def locate(path: str, name: str, allow: list[str]) -> Any:
 
 
 def place(error: BaseException) -> str:
-    """` (file, line n)`, the innermost that is not Python's own or an installed package's, or only counts; or nothing."""
-    others = ("/site-packages/", "/importlib/", "<frozen", "/plumbline/card.py")
+    """` (file, line n)`, the innermost that is not Python's own or an installed package's; or nothing."""
+    others = ("/site-packages/", "/importlib/", "<frozen")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(part in f.filename for part in others)]
+    frames = [f for f in frames if f.name != "__torch_function__"]  # it stands between a line and torch, and passes on
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""
 
 
