@@ -142,11 +142,18 @@ def only_trusted(cfg: DictConfig, overrides: list[str]) -> None:
 
 
 def remove_empty(directory: Path) -> None:
-    """Remove the folder that Hydra made for a run that did not come to be, and those around it that it left empty."""
+    """Remove the folder that Hydra made for a run that did not come to be, and those around it that it left empty.
+
+    Every process of a distributed run does so, and other runs come and go beside it, so rmdir itself says whether there
+    was something to do: it leaves alone what is not empty, and who finds a folder gone leaves the rest to its remover.
+    """
     for folder in (directory, *directory.parents):
-        if not folder.is_dir() or any(folder.iterdir()) or folder == Path.cwd():
+        if folder == Path.cwd():
             break
-        folder.rmdir()
+        try:
+            folder.rmdir()
+        except OSError:
+            break
 
 
 def config_dirs(arguments: list[str]) -> list[Path]:
