@@ -114,6 +114,8 @@ def test_causes_stand_before_symptoms_and_alarms_before_the_rest() -> None:
         ("checks.mute=[init.los]", r"checks.mute=\[init.los\]: there is no such check \(did you mean 'init.loss'"),
         ("checks.stop_on=always", "checks.stop_on=always: no such choice; accepted: never, fail, warn"),
         ("checks.samples=3", "checks.samples=3: must be at least 10"),
+        ("checks.seconds=0", "checks.seconds=0.0: must be above 0"),
+        ("checks.epochs=0", "checks.epochs=0: must be at least 1"),
     ],
 )
 def test_a_mistake_in_the_checks_is_said(word: str, said: str) -> None:

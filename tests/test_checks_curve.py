@@ -327,6 +327,8 @@ SPENT = of(falling(40), falling(40), lr=0.1 * 0.5 ** np.arange(40))
 BURST = of(np.full(12, 2.3), np.full(12, 2.3), fit__grad_norm=3.0 ** np.arange(12))
 BLOWN = of(np.concatenate([falling(6, end=0.5), [1, 5, 20, 30, 40]]), ended=False)
 FADED = of(np.concatenate([falling(10, end=0.3), np.full(10, 2.0)]))
+LATE = of(np.full(9, 0.05), np.full(9, 0.06), np.full(9, 0.99), uninformed=None)
+CRAWLS = of(np.linspace(9, 3, 12))
 POOR = of(falling(20, end=1.6), falling(20, end=1.6))
 SHAKY = falling(60) + 0.1 * np.random.default_rng(0).normal(size=60)
 STILL = of(falling(30), falling(30, end=0.05, speed=4), np.minimum(0.999, np.arange(1, 31) / 10))
@@ -336,21 +338,26 @@ FOREIGN = Curve(
 
 MOVED = [  # the check, its threshold, another value, a curve of which it then says something else
     ("unbounded", "times", 1e9, of(-(2.0 ** np.arange(1, 13)))),
+    ("unbounded", "slower", 1e9, of(-(2.0 ** np.arange(1, 13)))),
     ("lr_collapsed", "below", 1e-13, SPENT), ("lr_collapsed", "before", 0.1, SPENT),
     ("updates", "small", 1e-9, TINY), ("updates", "large", 10, HUGE), ("updates", "learned_less", -1, HUGE),
     ("vanishing", "ratio", 1e-6, of(**{f"grad_norm__{k}": np.full(10, 10.0**-k) for k in (5, 4, 0)})),
     ("diverging", "times", 100, BLOWN), ("diverging", "last", 5, BLOWN), ("diverging", "lost", 0.95, FADED),
+    ("diverging", "above", 10, FADED), ("diverging", "learned", 0.95, FADED),
     ("exploding", "times", 1e9, BURST), ("exploding", "learned_less", -1, BURST),
     ("not_learning", "share", 1e-4, of(np.full(9, 2.29))),
-    ("unstable", "share", 0.9, of(LEAPS)), ("unstable", "least", 5, of(LEAPS)),
+    ("not_learning", "known", 1.1, LATE), ("not_learning", "steady", 1.0, CRAWLS),
+    ("unstable", "share", 0.9, of(LEAPS)), ("unstable", "least", 5, of(LEAPS)), ("unstable", "often", 0.2, of(LEAPS)),
     ("overfit", "sigmas", 1e3, SHAKEN), ("overfit", "least", 10, RISING), ("overfit", "grave", 10, RISING),
     ("underfit", "share", 0.9, POOR), ("underfit", "gap", -0.1, POOR),
     ("plateau", "share", 1e-6, of(noisy(0, FLAT, 1e-4))), ("plateau", "stretch", 0.9, of(FLAT)),
+    ("plateau", "left", 0.9, of(FLAT)),
     ("early_best", "share", 0.02, of(falling(50), np.r_[0.6, 0.5, np.linspace(0.51, 0.6, 48)])),
     ("gap", "share", 0.9, of(falling(20, end=0.2), falling(20, end=0.8))),
     ("improving", "share", 0.5, of(falling(10), np.abs(np.arange(10) - 5.0))),
     ("jitter", "share", 0.5, of(SHAKY)),
-    ("saturated", "within", -1, STILL), ("train_mode", "share", 1.1, FOREIGN),
+    ("saturated", "within", -1, STILL), ("saturated", "fell", 10, STILL), ("saturated", "sigmas", 1e9, STILL),
+    ("train_mode", "share", 1.1, FOREIGN),
 ]  # fmt: skip
 
 
@@ -360,8 +367,8 @@ def test_another_threshold_gives_another_finding(name: str, key: str, value: flo
     check = next(getattr(module, name) for module in (inside, shape, reading) if hasattr(module, name))
     usual.pop("_target_")
 
-    def severity(**thresholds: float) -> str | None:
+    def said(**thresholds: float) -> tuple[str, str] | None:
         finding = partial(check, **thresholds)(curve)
-        return None if finding is None else finding.severity
+        return None if finding is None else (finding.severity, finding.message)
 
-    assert severity(**usual) != severity(**usual | {key: value})
+    assert said(**usual) != said(**usual | {key: value})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import planted
 import pytest
+import torch
 from planted import audit, clean
 
 DIGITS, DIABETES, CANCER, SHAPES = "data=digits", "data=diabetes", "data=breast_cancer", "data=shapes"
@@ -19,6 +20,26 @@ def a_few_near_copies(spec, arrays) -> None:
 
 def repeated(spec, arrays) -> None:
     arrays["x"][:100] = arrays["x"][100:200]
+
+
+def coarse(arrays) -> None:
+    """Black and white: rows that are equal by chance are a little less unlikely."""
+    arrays["x"], arrays["vx"] = ((arrays[name] > arrays["x"].mean()).float() for name in ("x", "vx"))
+
+
+def coarse_copies(spec, arrays) -> None:
+    coarse(arrays)
+    arrays["vx"][:100] = arrays["x"][:100]
+
+
+def coarse_repeats(spec, arrays) -> None:
+    coarse(arrays)
+    repeated(spec, arrays)
+
+
+def two_exchanged(spec, arrays) -> None:
+    y = arrays["vy"]
+    arrays["vy"] = torch.where(y == 3, 5, torch.where(y == 5, 3, y))
 
 
 def a_class_not_in_val(spec, arrays) -> None:
@@ -68,11 +89,18 @@ MOVED = {
     "near_duplicates.close": (1e-9, DIGITS, a_few_near_copies),
     "near_duplicates.share": (0.5, DIGITS, a_few_near_copies),
     "near_duplicates.times": (1e30, DIGITS, a_few_near_copies),
+    "near_duplicates.rare": (-1.0, DIGITS, planted.near_copies_in_train),
+    "near_duplicates.least": (9, DIGITS, a_few_near_copies),
+    "same_sample.share": (1.0, DIGITS, nothing),
+    "overlap.times": (1e300, DIGITS, coarse_copies),
+    "duplicates.times": (1e300, DIGITS, coarse_repeats),
     "provenance.nearly": (1e-12, DIABETES, planted.scaled_by_both),
+    "provenance.alone": (10.0, DIABETES, planted.scaled_by_both),
     "scale.low": (2.0, DIGITS, nothing),
     "scale.high": (0.5, DIGITS, nothing),
     "scale.far": (-1.0, DIGITS, nothing),
     "scale.apart": (5.0, DIABETES, one_wide_column),
+    "scale.gross": (1.0, DIGITS, planted.unnormalised),
     "shift.apart": (0.1, DIGITS, moved),
     "shift.times": (1.2, DIGITS, spread),
     "shift.auc": (1.1, DIGITS, spread),
@@ -80,24 +108,34 @@ MOVED = {
     "target_scale.far": (5.0, DIABETES, far_target),
     "target_scale.high": (5.0, DIABETES, wide_target),
     "target_scale.low": (0.5, DIABETES, little_target),
+    "target_scale.gross": (1e9, DIABETES, planted.unscaled_target),
     "order.least": (0.01, DIGITS, planted.sorted_unshuffled),
     "leak.classes": (0.01, DIGITS, nothing),
     "leak.numbers": (0.01, DIABETES, nothing),
     "leak.pure": (1.1, DIGITS, planted.corner_mark),
     "border.share": (0.49, DIGITS, nothing),
     "border.kept": (1.1, DIGITS, planted.framed),
+    "border.behind": (-1.0, DIGITS, planted.framed),
     "unlearnable.least": (100_000, DIGITS, planted.shifted),
     "unlearnable.enough": (1e9, DIGITS, nothing),
     "unlearnable.none": (1e9, DIGITS, planted.shifted),
     "unlearnable.hardly": (0.99999, DIGITS, nothing),
     "cross_labels.least": (100_000, DIGITS, planted.renumbered),
     "cross_labels.sure": (1e9, DIGITS, planted.renumbered),
+    "cross_labels.learned": (1.1, DIGITS, planted.renumbered),
+    "cross_labels.kept": (1.1, DIGITS, nothing),
+    "cross_labels.lost": (1.1, DIGITS, nothing),
+    "cross_labels.renamed": (1.1, DIGITS, two_exchanged),
     "label_errors.least": (100_000, DIGITS, planted.noisy_labels),
     "label_errors.floor": (0.99, DIGITS, planted.noisy_labels),
     "label_errors.gap": (0.99, DIGITS, planted.noisy_labels),
+    "label_errors.surest": (0.01, DIGITS, planted.noisy_labels),
+    "label_errors.right": (2.0, DIGITS, planted.noisy_labels),
+    "label_errors.learned": (1.1, DIGITS, planted.noisy_labels),
     "label_errors.sure": (1e9, DIGITS, planted.noisy_labels),
     "label_errors.numbers": (1e9, DIABETES, targets_exchanged),
     "imbalance.least": (0.01, DIGITS, planted.imbalanced),
+    "imbalance.times": (1.0, DIGITS, nothing),
     "duplicates.share": (0.9, DIGITS, repeated),
     "enlarged.factor": (100, SHAPES, nothing),
     "enlarged.share": (2.0, SHAPES, nothing),
@@ -129,6 +167,11 @@ def test_another_value_of_a_threshold_makes_another_finding(key: str) -> None:
 
 
 BOTH = {  # what keeps another threshold of the same check from deciding
+    "cross_labels.kept": ["checks.data.cross_labels.lost=1.1"],
+    "cross_labels.lost": ["checks.data.cross_labels.kept=1.1"],
+    "label_errors.surest": ["checks.data.label_errors.gap=2"],
+    "label_errors.right": ["checks.data.label_errors.gap=2"],
+    "label_errors.learned": ["checks.data.label_errors.gap=2"],
     "label_errors.floor": ["checks.data.label_errors.gap=2"],
     "label_errors.gap": ["checks.data.label_errors.floor=2"],
     "label_errors.sure": ["checks.data.label_errors.floor=2"],

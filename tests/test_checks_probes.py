@@ -199,9 +199,8 @@ def test_what_a_network_drops_at_random_is_not_taken_for_ascent(seed: int, direc
     assert ask(subject, "step.ascent").severity == severity
 
 
-def test_what_takes_too_long_on_a_machine_is_left_out_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plumbline.checks.bench.PATIENCE", 0.0)
-    subject = bench(**step("uphill"))
+def test_what_takes_too_long_on_a_machine_is_left_out_and_says_so() -> None:
+    subject = bench("checks.seconds=1e-9", **step("uphill"))
     for name in ("step.ascent", "step.grad_accumulates", "lr.range", "lr.clip", "lr.ladder", "overfit.batch"):
         found = ask(subject, name)
         assert (found.severity, found.message.partition(":")[0]) == ("info", "left out"), name
@@ -282,6 +281,8 @@ def severity(finding: Finding | None) -> str:
     return "none" if finding is None else finding.severity
 
 
+LONG_GATE = ("epochs=0", "optimiser=sgd", "optimiser.momentum=0.999", "checks.epochs=100000")
+
 MOVED: list[tuple[str, tuple[str, ...], dict[str, Any], str, dict[str, Any], str]] = [
     # check, command line, components, as configured, another value, and then
     ("schedule.collapses", (), own("schedule", "per_batch"), "fail", {"share": 1e-30}, "ok"),
@@ -307,6 +308,9 @@ MOVED: list[tuple[str, tuple[str, ...], dict[str, Any], str, dict[str, Any], str
     ("step.targets_paired", (), {}, "ok", {"share": 100.0}, "fail"),
     ("step.ascent", (), {}, "ok", {"rise": -1.0}, "fail"),
     ("step.ascent", (), step("uphill"), "fail", {"updates": 0}, "ok"),
+    ("step.momentum", LONG_GATE, {}, "ok", {"share": 0.0}, "warn"),
+    ("step.ascent", (), net("always_dropping", drop=0.5) | step("uphill"), "fail", {"sigmas": 1e9}, "ok"),
+    ("init.shape_broadcast", (), {}, "ok", {"most": 0.0}, "fail"),
     ("step.ascent", (), step("uphill"), "fail", {"movement": 1e-9}, "ok"),
     ("step.grad_accumulates", (), step("never_cleared"), "fail", {"growth": 9.0}, "ok"),
     ("step.task_loss", (), {}, "ok", {"close": 100.0}, "warn"),
@@ -362,6 +366,7 @@ SETTINGS: list[tuple[str, dict[str, Any], dict[str, Any], Any]] = [
     ("lr.range", {"updates": 60}, {"updates": 30}, swept),
     ("lr.range", {"low": 1e-7}, {"low": 1e-5}, swept),
     ("lr.range", {"seeds": 1}, {"seeds": 2}, swept),
+    ("lr.range", {"burst": 4.0}, {"burst": 1.01}, swept),
     ("lr.range", {"seconds": 60.0}, {"seconds": 1e-6}, swept),
     ("lr.ladder", {"low": 1e-6}, {"low": 1e-3}, lambda finding: list(finding.evidence["losses"])),
     ("lr.ladder", {"high": 10.0}, {"high": 0.1}, lambda finding: list(finding.evidence["losses"])),

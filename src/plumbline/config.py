@@ -35,6 +35,8 @@ class Checks:
     """What a run is held to: families of checks by name, each a component; null takes one away."""
 
     samples: int = MISSING
+    seconds: float = MISSING
+    epochs: int = MISSING
     stop_on: str = MISSING
     mute: list[str] = MISSING
     fatal: list[str] = MISSING
@@ -208,11 +210,17 @@ def check_values(cfg: DictConfig) -> None:
 
 def check_checks(cfg: DictConfig) -> None:
     """Raise ConfigError on values that would silently check nothing."""
-    for key in ("samples", "stop_on", "mute", "fatal"):
+    for key in ("samples", "seconds", "epochs", "stop_on", "mute", "fatal"):
         if OmegaConf.is_missing(cfg, key):
             raise ConfigError(f"checks.{key}: has no value; choose one of the options: checks=…")
     if cfg.samples < 10:
         raise ConfigError(f"checks.samples={cfg.samples}: must be at least 10")
+    if not cfg.seconds > 0:
+        raise ConfigError(f"checks.seconds={cfg.seconds}: must be above 0; checks.mute=[…] leaves checks out")
+    if cfg.epochs < 1:
+        raise ConfigError(
+            f"checks.epochs={cfg.epochs}: must be at least 1: a job of that many is what a gate judges for"
+        )
     if cfg.stop_on not in STOP_ON:
         raise ConfigError(
             f"checks.stop_on={cfg.stop_on}: no such choice{nearest(cfg.stop_on, STOP_ON)}; accepted: {', '.join(STOP_ON)}"

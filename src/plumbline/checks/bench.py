@@ -32,7 +32,6 @@ LAYER = 1e-4  # seconds that a layer takes forwards and backwards, however small
 SLOW = 0.2  # seconds that an update may take; if it takes longer, the probes use a part of each batch
 WRONG = 10  # times the seconds that were counted: so much longer may updates take before a clock is believed instead
 FEWEST = 4  # samples of a batch: fewer cannot be told apart, shuffled or normalised
-PATIENCE = 20.0  # seconds that one check may take at most; what would take longer is left out, and says so
 HELD = 2**26  # numbers of batches that are kept to be used again
 MOST = 64  # updates whose batches are kept
 
@@ -220,11 +219,14 @@ class Bench:
     def left_out(self, updates: int) -> Finding | None:
         """A word that a check is left out, where so many updates would take too long on this machine."""
         update = self._update
-        if updates * update <= PATIENCE:
+        if updates * update <= self.cfg.checks.seconds:
             return None
         said = f"left out: it needs {updates} updates, of which each takes {update:.1f} s here"
         return Finding(
-            "info", said, {"seconds": update}, advice=("try it on a faster machine, or with a smaller network",)
+            "info",
+            said,
+            {"seconds": update},
+            advice=("checks.seconds=… gives it more", "or a smaller network"),
         )
 
     def batches(self, number: int) -> list[Batch]:

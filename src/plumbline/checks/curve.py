@@ -124,7 +124,7 @@ def nonfinite(curve: Curve) -> Finding | None:
     )  # fmt: skip
 
 
-def diverging(curve: Curve, *, times: float, last: int, lost: float) -> Finding | None:
+def diverging(curve: Curve, *, times: float, last: int, lost: float, above: float, learned: float) -> Finding | None:
     """Whether the training loss has grown far beyond where it began; after the end, also whether it lost what it had learned."""
     at, values = curve.finite(curve.main)
     if len(values) < last + 1 or values.min() < 0:
@@ -132,7 +132,12 @@ def diverging(curve: Curve, *, times: float, last: int, lost: float) -> Finding 
     lowest, now = values.min(), values[-last:].min()
     start = max(curve.reference, values[0])
     evidence = {"lowest": lowest, "lowest_at": whole(at[values.argmin()]), "now": values[-1], "start": start}
-    gone = curve.ended and now > lowest + lost * (start - lowest) and now > 2 * lowest and lowest < 0.7 * start
+    gone = (
+        curve.ended
+        and now > lowest + lost * (start - lowest)
+        and now > above * lowest
+        and lowest < (1 - learned) * start
+    )
     if now <= times * start and not gone:
         return Finding("ok", f"{curve.name(curve.main)} stays below where it began", evidence) if curve.ended else None
     since = at[len(values) - next((k for k, value in enumerate(values[::-1]) if value < now), len(values))]
@@ -145,14 +150,14 @@ def diverging(curve: Curve, *, times: float, last: int, lost: float) -> Finding 
     )  # fmt: skip
 
 
-def unbounded(curve: Curve, *, times: float) -> Finding | None:
+def unbounded(curve: Curve, *, times: float, slower: float) -> Finding | None:
     """Whether the loss falls below zero and on, ever faster: what has no floor is not a loss."""
     at, values = curve.finite(curve.main)
     if len(values) < 3:
         return None
     first, last = values[0], values[-1]
     falls = -np.diff(values)
-    if last >= 0 or last > -times * max(abs(first), 1e-3) or falls[-1] < 0.5 * falls.mean():
+    if last >= 0 or last > -times * max(abs(first), 1e-3) or falls[-1] < slower * falls.mean():
         return None
     return Finding(
         "fail", f"{curve.name(curve.main)} falls without a floor: {first:.4g} at {curve.unit} {at[0]:g}, "
@@ -163,13 +168,13 @@ def unbounded(curve: Curve, *, times: float) -> Finding | None:
     )  # fmt: skip
 
 
-def not_learning(curve: Curve, *, share: float) -> Finding | None:
+def not_learning(curve: Curve, *, share: float, known: float, steady: float) -> Finding | None:
     """Whether the training loss ever got better than that of knowing nothing, or, where that is unknown, moved at all."""
     _, values = curve.finite(curve.main)
     if not curve.ended or len(values) < (3 if curve.informed else 5) or values.min() < 0:
         return None
     metric = curve.finite(curve.objective)[1]
-    if not curve.informed and curve.direction == MAXIMISE and len(metric) and metric.max() > 0.8:
+    if not curve.informed and curve.direction == MAXIMISE and len(metric) and metric.max() > known:
         return None  # it had learned before the log begins
     lowest, start = values.min(), curve.reference
     fell = 1 - lowest / start if curve.informed else np.ptp(values) / max(np.median(values), 1e-12)
@@ -179,16 +184,16 @@ def not_learning(curve: Curve, *, share: float) -> Finding | None:
     classes = round(np.exp(min(np.median(values), 20)))
     uniform = classes >= 2 and abs(np.median(values) - np.log(classes)) < 0.01
     guess = f" (ln {classes}: the same guess for all of {classes} classes)" if uniform else ""
-    known = "knowing nothing gives" if curve.informed else "it began at"
-    if np.ptp(values) > share * start and np.mean(np.diff(values) < 0) > 0.9:
+    where = "knowing nothing gives" if curve.informed else "it began at"
+    if np.ptp(values) > share * start and np.mean(np.diff(values) < 0) > steady:
         return Finding(
-            "warn", f"too slow: {curve.name(curve.main)} falls steadily, but ends at {values[-1]:.4g}, where {known} {start:.4g}",
+            "warn", f"too slow: {curve.name(curve.main)} falls steadily, but ends at {values[-1]:.4g}, where {where} {start:.4g}",
             evidence, cause="the learning rate is too low, or there are too few updates, for a start this bad",
             advice=(FASTER, "train longer, or with a smaller batch", "a smaller last layer: init.head_std=0.01"),
             source="S1: too low a rate does not get beyond the mean", symptom=True,
         )  # fmt: skip
     return Finding(
-        "warn", f"nothing is learned: {curve.name(curve.main)} came to {lowest:.4g}{guess}, where {known} {start:.4g}", evidence,
+        "warn", f"nothing is learned: {curve.name(curve.main)} came to {lowest:.4g}{guess}, where {where} {start:.4g}", evidence,
         cause="the rate is far too low or too high, no gradient arrives, or inputs and labels do not belong together",
         advice=(
             "overfit one batch: if that fails, the fault is in the step, not in the data",
@@ -199,7 +204,7 @@ def not_learning(curve: Curve, *, share: float) -> Finding | None:
     )  # fmt: skip
 
 
-def unstable(curve: Curve, *, share: float, least: int) -> Finding | None:
+def unstable(curve: Curve, *, share: float, least: int, often: float) -> Finding | None:
     """Whether the training loss leaps up again and again; one bump that heals (another optimiser, a restart) is none."""
     key = next((key for key in ("fit/loss", "train/loss", "val/loss") if len(curve.finite(key)[1])), curve.main)
     at, values = curve.finite(key)
@@ -208,7 +213,7 @@ def unstable(curve: Curve, *, share: float, least: int) -> Finding | None:
     rises = np.flatnonzero(np.diff(values) > share * min(curve.reference, max(values[0], values.min())))
     apart = rises[np.diff(rises, prepend=-2) > 1]
     evidence = {"leaps": len(apart), "at": at[apart + 1][:5].tolist(), "largest": float(np.diff(values).max())}
-    if len(apart) < max(least, 0.1 * len(values)):
+    if len(apart) < max(least, often * len(values)):
         return Finding("ok", f"{curve.name(key)} falls steadily", evidence)
     return Finding(
         "warn", f"{curve.name(key)} leaps up {len(apart)} times, by up to {evidence['largest']:.4g}", evidence,

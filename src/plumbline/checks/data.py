@@ -44,7 +44,7 @@ def constant_features(view: View) -> Finding:
     return Finding("ok", "no feature is constant", evidence)
 
 
-def scale(view: View, *, low: float, high: float, far: float, apart: float) -> Finding:
+def scale(view: View, *, low: float, high: float, far: float, apart: float, gross: float) -> Finding:
     """Mean and standard deviation of the inputs where the network meets them; of tables, column by column, too."""
     sums = view.sums["train"]
     mean, std = sums.mean.mean().item(), (sums.std.square() + (sums.mean - sums.mean.mean()) ** 2).mean().sqrt().item()
@@ -59,9 +59,9 @@ def scale(view: View, *, low: float, high: float, far: float, apart: float) -> F
     if not len(varying):
         return Finding("ok", said, evidence)
     if not low <= std <= high or abs(mean) > far * max(std, 1.0):
-        gross = not low / 10 <= std <= high * 10 or abs(mean) > 10 * far * max(std, 1.0)
+        grave = not low / gross <= std <= high * gross or abs(mean) > gross * far * max(std, 1.0)
         return Finding(
-            "fail" if gross else "warn", f"{said}; about 0 and 1 is what networks are made for", evidence, **common
+            "fail" if grave else "warn", f"{said}; about 0 and 1 is what networks are made for", evidence, **common
         )
     if not view.images and (ratio := (varying.max() / varying.median()).item()) > apart:
         widest = int(sums.std.argmax())
@@ -129,7 +129,7 @@ def size(view: View, *, ratio: float, each: int) -> Finding:
     )
 
 
-def provenance(view: View, *, nearly: float) -> Finding | None:
+def provenance(view: View, *, nearly: float, alone: float) -> Finding | None:
     """What was fitted on which split: as scales and selection say, and as the numbers at the network's door say."""
     fitted = {
         "the inputs": view.data.scale,
@@ -156,7 +156,7 @@ def provenance(view: View, *, nearly: float) -> Finding | None:
     share = len(train) / (len(train) + len(val))
     pooled = (share * train.mean + (1 - share) * val.mean).abs()
     varying = train.std > 0.1
-    if varying.any() and pooled[varying].max() < nearly and train.mean[varying].abs().max() > 1e-3:
+    if varying.any() and pooled[varying].max() < nearly and train.mean[varying].abs().max() > alone:
         said = "the mean of train and validation together is 0 in every feature, that of train alone is not"
         evidence = {"together": pooled[varying].max().item(), "train": train.mean[varying].abs().max().item()}
         return Finding(

@@ -17,11 +17,10 @@ from plumbline.losses import one_hot
 
 DISTANCES = {"squared": F.mse_loss, "absolute": F.l1_loss, "Huber's": F.smooth_l1_loss}
 PASSES = 4  # over one batch: a network may say something else each time
-SURE_OF = 4.0  # standard errors by which its loss must rise
 SURE = 20.0  # an output that leaves no doubt: exp(-20) is 2e-9
 
 
-def ascent(bench: Bench, *, updates: int, movement: float, rise: float) -> Finding | None:
+def ascent(bench: Bench, *, updates: int, movement: float, rise: float, sigmas: float) -> Finding | None:
     """Whether small steps on one batch lower its loss."""
     upside_down = prefers_wrong(bench)
     advice = ("minimise: cross-entropy is -log p",)
@@ -51,7 +50,7 @@ def ascent(bench: Bench, *, updates: int, movement: float, rise: float) -> Findi
     risen, unsure = after - before, float((after - before).std()) / len(after) ** 0.5
     before, after = float(before.mean()), float(after.mean())
     evidence = {"before": before, "after": after, "updates": updates, "movement": movement}
-    if not risen.mean() > rise * abs(before) + SURE_OF * unsure:
+    if not risen.mean() > rise * abs(before) + sigmas * unsure:
         return Finding(
             "ok", f"{updates} small steps on one batch lower its loss from {before:.6g} to {after:.6g}", evidence
         )

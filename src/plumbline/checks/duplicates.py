@@ -17,8 +17,6 @@ from plumbline.data.core import Split
 
 MOST_NAMED = 10  # pairs listed in a finding
 MIDDLE, FAR = 5, 10  # of a sample's neighbours, nearest first: so many copies of it may be nearer than what is usual
-RARE = 1e-3  # a share by chance: above it, in few dimensions or coarse tables, what is near need not be a copy
-CHANCE = 100  # how much likelier two real rows are to coincide than rows of independent features
 
 
 class Pixels:
@@ -28,12 +26,12 @@ class Pixels:
         return x.flatten(1)
 
 
-def same_sample(view: View) -> Finding | None:
+def same_sample(view: View, *, share: float) -> Finding | None:
     """Whether a split yields one and the same sample again and again, whatever is asked for."""
     for name, split in (("train", view.data.train), ("val", view.data.val)):
         hashes = view.sums[name].hashes
         distinct = len(np.unique(hashes))
-        if len(hashes) >= 10 and distinct <= 0.02 * len(hashes):
+        if len(hashes) >= 10 and distinct <= share * len(hashes):
             return Finding(
                 "fail", f"{name} has {len(split):,} samples, but only {distinct} of {len(hashes):,} inputs differ",
                 {"split": name, "distinct": distinct},
@@ -43,7 +41,7 @@ def same_sample(view: View) -> Finding | None:
     return Finding("ok", "the samples differ")
 
 
-def overlap(view: View, *, share: float) -> Finding:
+def overlap(view: View, *, share: float, times: float) -> Finding:
     """Inputs of validation that are in train, too, to the last bit."""
     train, val = hashes(view, "train"), hashes(view, "val")
     inside = np.flatnonzero(np.isin(val, train))
@@ -54,7 +52,7 @@ def overlap(view: View, *, share: float) -> Finding:
     ids = dict(zip(train.tolist(), _ids(view, "train"), strict=True))
     pairs = [f"{_ids(view, 'val')[at]} is train's {ids[int(val[at])]}" for at in inside[:MOST_NAMED]]
     said = f"{len(inside):,} of {len(val):,} inputs of {view.other} are in train, too ({found:.1%}): {pairs[0]}"
-    grave = found >= share and found > CHANCE * coincidence(view.flat[0]) * len(train)
+    grave = found >= share and found > times * coincidence(view.flat[0]) * len(train)
     return Finding(
         "fail" if grave else "info", said, evidence | {"pairs": pairs},
         cause=f"{view.other} was taken from train, or samples were repeated before they were split",
@@ -63,13 +61,13 @@ def overlap(view: View, *, share: float) -> Finding:
     )  # fmt: skip
 
 
-def duplicates(view: View, *, share: float) -> Finding:
+def duplicates(view: View, *, share: float, times: float) -> Finding:
     """Inputs that a split holds more than once; whether their targets agree."""
-    found = [repeated(view, name, share) for name in ("train", "val")]
+    found = [repeated(view, name, share, times) for name in ("train", "val")]
     return max(found, key=lambda finding: ("ok", "info", "warn").index(finding.severity))  # train's, if both are alike
 
 
-def repeated(view: View, name: str, share: float) -> Finding:
+def repeated(view: View, name: str, share: float, times: float) -> Finding:
     """The inputs of one split that it holds more than once."""
     found, split = hashes(view, name), getattr(view.data, name)
     _, first, which, counts = np.unique(found, return_index=True, return_inverse=True, return_counts=True)
@@ -83,7 +81,8 @@ def repeated(view: View, name: str, share: float) -> Finding:
     evidence |= {"contradicting": int(differs.sum()), "most_frequent": int(counts.max())}
     said = f"{again:,} of {len(found):,} samples of {name} repeat the input of another"
     said += f", {evidence['contradicting']:,} of them with another target" * (evidence["contradicting"] > 0)
-    grave = again / len(found) >= share and again / len(found) > CHANCE * coincidence(view.flat[0]) * len(found)
+    part = again / len(found)
+    grave = part >= share and part > times * coincidence(view.flat[0]) * len(found)
     return Finding(
         "warn" if grave else "info", said, evidence, cause="samples were collected twice, or oversampled before the split",
         advice=("remove them: they count double, and land on both sides of a split",), source="S0: remove duplicates at least",
@@ -91,7 +90,14 @@ def repeated(view: View, name: str, share: float) -> Finding:
 
 
 def near_duplicates(
-    view: View, *, embedding: Callable[[Tensor], Tensor], close: float, share: float, times: float
+    view: View,
+    *,
+    embedding: Callable[[Tensor], Tensor],
+    close: float,
+    share: float,
+    times: float,
+    rare: float,
+    least: int,
 ) -> Finding | None:
     """Samples of validation or train that are nearly one of train: nearer than a small share of the usual distance."""
     train, val = embedding(view.train.x.nan_to_num(0, 0, 0)), embedding(view.val.x.nan_to_num(0, 0, 0))
@@ -106,9 +112,9 @@ def near_duplicates(
         "usual_distance": found.usual, "pairs": named[:MOST_NAMED],
     }  # fmt: skip
     source = "S0: define when samples are similar; Barz and Denzler 2020, Do we train on test data?"
-    natural = max(found.expected, found.within) if found.expected > RARE else found.expected
+    natural = max(found.expected, found.within) if found.expected > rare else found.expected
     if pairs:
-        grave = part / seen >= share and part > times * natural and len(pairs) >= 3
+        grave = part / seen >= share and part > times * natural and len(pairs) >= least
         said = f"{len(pairs)} of {len(val):,} samples of {view.other} are nearly samples of train: {named[0]}"
         return Finding(
             "fail" if grave else "info", f"{said}, where {found.usual:.3g} is usual", evidence,
@@ -116,7 +122,7 @@ def near_duplicates(
             advice=("keep what belongs together in one split: data.split=grouped", "split first, augment train afterwards"),
             source=source,
         )  # fmt: skip
-    if found.within / seen >= share and found.within > times * found.expected and found.expected <= RARE:
+    if found.within / seen >= share and found.within > times * found.expected and found.expected <= rare:
         said = f"about {found.within / seen:.0%} of train's samples are nearly another of its samples"
         return Finding(
             "warn", said, evidence, cause="copies with a little noise, frames of one film, crops of one image: they count twice",

@@ -54,7 +54,7 @@ def leak(view: View, *, classes: float, numbers: float, pure: float) -> Finding 
     return Finding("ok", f"no feature alone tells the target; {feature(view, best)} tells most ({top:.2f})", evidence)
 
 
-def border(view: View, *, share: float, kept: float) -> Finding | None:
+def border(view: View, *, share: float, kept: float, behind: float) -> Finding | None:
     """Whether the frame of an image tells as much as the whole: then a mark or a background is what would be learned."""
     if not (view.images and view.classes) or len(view.train) < 100 or min(view.train.x.shape[2:]) < 6:
         return None
@@ -72,7 +72,7 @@ def border(view: View, *, share: float, kept: float) -> Finding | None:
         return None
     outside, inside = frame[there].mean().item(), middle[there].mean().item()
     evidence = {"frame_alone": outside, "middle_alone": inside, "pixels_wide": wide}
-    if outside > kept and outside > inside - 0.02:
+    if outside > kept and outside > inside - behind:
         return Finding(
             "warn", f"the outer {wide} pixels tell the class as well as the rest: recall {outside:.2f}, {inside:.2f}", evidence,
             cause="a mark, a frame or a background that goes with the class",

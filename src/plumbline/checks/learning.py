@@ -43,13 +43,15 @@ def unlearnable(view: View, *, least: int, enough: float, none: float, hardly: f
     )  # fmt: skip
 
 
-def cross_labels(view: View, *, least: int, sure: float) -> Finding | None:
+def cross_labels(
+    view: View, *, least: int, sure: float, learned: float, kept: float, lost: float, renamed: float
+) -> Finding | None:
     """Whether what is learned from train holds for validation, class by class."""
     if min(len(view.train), len(view.val)) < least or not _varies(view):
         return None
     x = _own_moments(view)
     here, here_sigmas = told(view.kernel.left_out, view.targets[0], _prior(view))
-    if not here_sigmas >= sure or _share(view, here) < 0.25:
+    if not here_sigmas >= sure or _share(view, here) < learned:
         return None  # little is learned, so little can fail to carry over
     answers = view.kernel(x)
     there, there_sigmas = told(answers, view.targets[1], _prior(view))
@@ -59,30 +61,41 @@ def cross_labels(view: View, *, least: int, sure: float) -> Finding | None:
         "look at how each split reads its inputs: inverted, other channels",
     )
     common = {"advice": advice, "source": "S0: test every script that prepares data"}
-    if view.classes and (renamed := _renamed(view, answers)):
+    if view.classes and (others := _renamed(view, answers, renamed)):
         named = ", ".join(
-            f"{_name(view, c)} looks like train's {_name(view, d)} ({k} of {n})" for c, d, k, n in renamed[:3]
+            f"{_name(view, c)} looks like train's {_name(view, d)} ({k} of {n})" for c, d, k, n in others[:3]
         )
-        said = f"{len(renamed)} classes of validation look like others of train: {named}"
+        said = f"{len(others)} classes of validation look like others of train: {named}"
         cause = "classes are numbered differently in the two splits, or the inputs of one are altered"
-        return Finding("fail", said, evidence | {"classes": len(renamed)}, cause=cause, **common)
+        return Finding("fail", said, evidence | {"classes": len(others)}, cause=cause, **common)
     if math.isnan(there):
         return None
-    kept = _share(view, there) / _share(view, here)
-    if kept < 0.5 and (there_sigmas < sure or kept < 0.25):
+    carried = _share(view, there) / _share(view, here)
+    if carried < kept and (there_sigmas < sure or carried < lost):
         what = "mean recall" if view.classes else "correlation"
         said = f"what is learned from train does not hold for validation: {what} {there:.2f} there, {here:.2f} on held-out train"
         return Finding(
             "fail",
             said,
-            evidence | {"kept": kept},
+            evidence | {"kept": carried},
             cause="the splits differ in their labels or in their inputs",
             **common,
         )
     return Finding("ok", "what quick learners learn from train holds for validation", evidence)
 
 
-def label_errors(view: View, *, least: int, floor: float, gap: float, sure: float, numbers: float) -> Finding | None:
+def label_errors(
+    view: View,
+    *,
+    least: int,
+    surest: float,
+    floor: float,
+    right: float,
+    learned: float,
+    gap: float,
+    sure: float,
+    numbers: float,
+) -> Finding | None:
     """Labels of train that the inputs contradict, by confident learning (Northcutt, Jiang and Chuang 2021).
 
     With the extra `audit` it is cleanlab's; without it, ours, which finds fewer. An alarm needs more than hard data:
@@ -100,11 +113,11 @@ def label_errors(view: View, *, least: int, floor: float, gap: float, sure: floa
     suspects, how = _suspects(share, y)
     order = share[suspects, y[suspects]].argsort()
     rows = suspects[order]
-    surest = share.amax(1).argsort(descending=True)[: int(0.3 * n)]
-    bottom, right = wrong[surest].float().mean().item(), 1 - wrong.float().mean().item()
+    first = share.amax(1).argsort(descending=True)[: int(surest * n)]
+    bottom, told_right = wrong[first].float().mean().item(), 1 - wrong.float().mean().item()
     agreed = view.kernel(_own_moments(view)).argmax(1) == view.val.y
-    ahead = agreed.float().mean().item() - right
-    spread = math.sqrt(right * (1 - right) * (1 / n + 1 / len(view.val))) + 1e-9
+    ahead = agreed.float().mean().item() - told_right
+    spread = math.sqrt(told_right * (1 - told_right) * (1 / n + 1 / len(view.val))) + 1e-9
     evidence = {
         "suspects": len(rows), "share": len(rows) / n, "by": how, "errors_of_the_surest": bottom, "validation_ahead": ahead,
         "samples": [f"{view.train.ids[row]}: {_name(view, int(y[row]))}, looks like {_name(view, int(guess[row]))}"
@@ -113,8 +126,8 @@ def label_errors(view: View, *, least: int, floor: float, gap: float, sure: floa
     if not len(rows):
         return Finding("ok", "no label of train looks wrong", evidence)
     said = f"{len(rows)} of {n} labels of train look wrong ({len(rows) / n:.1%}), first {evidence['samples'][0]}"
-    learned = (right - _chance(view)) / (1 - _chance(view))  # of a weak learner, the surest answers are wrong, too
-    plateau = bottom > floor and bottom * len(surest) >= 5 and right > 0.6 * (1 - bottom) and learned > 0.5
+    skill = (told_right - _chance(view)) / (1 - _chance(view))
+    plateau = bottom > floor and bottom * len(first) >= 5 and told_right > right * (1 - bottom) and skill > learned
     behind = ahead > gap and ahead > sure * spread
     if not plateau and not behind:
         return Finding(
@@ -192,7 +205,7 @@ def _suspects(share: Tensor, y: Tensor) -> tuple[Tensor, str]:
     return torch.as_tensor(found).nonzero().flatten(), "cleanlab"
 
 
-def _renamed(view: View, answers: Tensor) -> list[tuple[int, int, int, int]]:
+def _renamed(view: View, answers: Tensor, most: float) -> list[tuple[int, int, int, int]]:
     """(class, the class it looks like, in how many, of how many) of validation, where train tells both apart."""
     held_out = view.kernel.left_out.argmax(1)
     guess, y, found = answers.argmax(1), view.val.y, []
@@ -200,8 +213,8 @@ def _renamed(view: View, answers: Tensor) -> list[tuple[int, int, int, int]]:
         mine, theirs = guess[y == c], held_out[view.train.y == c]
         counts = torch.bincount(mine, minlength=view.spec.outputs)
         other = int(counts.argmax())
-        told_apart = len(theirs) >= 5 and (theirs == c).float().mean() > 0.6
-        if other != c and len(mine) >= 5 and counts[other] > 0.6 * len(mine) and told_apart:
+        told_apart = len(theirs) >= 5 and (theirs == c).float().mean() > most
+        if other != c and len(mine) >= 5 and counts[other] > most * len(mine) and told_apart:
             found.append((c, other, int(counts[other]), len(mine)))
     return found
 

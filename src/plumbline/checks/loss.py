@@ -61,7 +61,7 @@ def class_ignored(bench: Bench, *, share: float) -> Finding | None:
     )  # fmt: skip
 
 
-def shape_broadcast(bench: Bench, *, share: float) -> Finding | None:
+def shape_broadcast(bench: Bench, *, share: float, most: float) -> Finding | None:
     """Whether the loss compares each output with its own target: with shuffled targets it must be another number.
 
     It is asked of random outputs and of right ones: of those, a loss that is cut off above still tells.
@@ -76,7 +76,7 @@ def shape_broadcast(bench: Bench, *, share: float) -> Finding | None:
     evidence = {"paired": value, "change": change, "unseen": unseen}
     if not math.isfinite(value):
         return None
-    if any(change > share and unseen < 0.8 for _, change, unseen in answers):
+    if any(change > share and unseen < most for _, change, unseen in answers):
         return Finding("ok", "the loss compares each output with its own target", evidence)
     broadcast = "broadcast to (B, B): each output is compared with every target"
     return Finding(

@@ -9,8 +9,6 @@ import torch
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import Finding
 
-LONG = 100  # epochs that a gate of none stands for: the job after it is a long one
-
 
 def few_updates(bench: Bench, *, least: int) -> Finding | None:
     """Whether a run of several epochs makes so few updates that nothing can come of it."""
@@ -32,7 +30,7 @@ def momentum(bench: Bench, *, usual: float, share: float) -> Finding | None:
     """Whether the momentum remembers more than the run is long: 1 / (1 - momentum) updates."""
     groups = bench.network.optimiser.param_groups
     found = max(float(group.get("momentum", group.get("betas", (0.0,))[0])) for group in groups)
-    updates = bench.updates(bench.cfg.epochs or LONG)
+    updates = bench.updates(bench.cfg.epochs or bench.cfg.checks.epochs)
     memory = 1 / (1 - found) if found < 1 else math.inf
     evidence = {"momentum": found, "memory": memory, "updates": updates}
     if found <= usual or memory <= share * updates:
@@ -77,7 +75,7 @@ def average(bench: Bench, *, left: float) -> Finding | None:
     decay = bench.cfg.ema
     if decay is None:
         return None
-    updates = bench.updates(bench.cfg.epochs or LONG)
+    updates = bench.updates(bench.cfg.epochs or bench.cfg.checks.epochs)
     found = decay**updates
     evidence = {"ema": decay, "updates": updates, "left": found}
     if found <= left:
@@ -98,7 +96,7 @@ def update_ratio(bench: Bench, *, reach: float) -> Finding | None:
 
     A run of no epochs is the gate before a long one: it is judged as if it were long.
     """
-    trial, updates = bench.trial, bench.updates(bench.cfg.epochs or LONG)
+    trial, updates = bench.trial, bench.updates(bench.cfg.epochs or bench.cfg.checks.epochs)
     if not updates or not trial.travelled or any(map(math.isnan, trial.losses)):
         return None  # no update at all is another check's
     plan = [trial.copy.schedule(k / 200, []) / trial.copy.peak for k in range(200)] if trial.copy.peak else [0.0]

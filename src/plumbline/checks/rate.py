@@ -11,7 +11,6 @@ from plumbline.checks.core import Finding
 from plumbline.loop import Diverged
 
 SMOOTH = 0.8  # of the running mean of the losses: single batches are noise
-BURST = 4.0  # times the first loss: there a sweep has diverged
 SMITH = "S2: the highest rate that still lowers the loss, from a range test (Smith 2017)"
 
 
@@ -52,7 +51,7 @@ class Sweep:
         return (after[-1] - self.losses[self.lowest]) / self.fall if after and self.fall > 0 else 0.0
 
 
-def sweep(bench: Bench, seed: int, updates: int, low: float, high: float) -> Sweep:
+def sweep(bench: Bench, seed: int, updates: int, low: float, high: float, burst: float) -> Sweep:
     """One range test on a copy with that seed."""
     copy, made = bench.fresh(seed=seed), Sweep()
     base = copy.optimiser.param_groups[-1]["initial_lr"]
@@ -68,7 +67,7 @@ def sweep(bench: Bench, seed: int, updates: int, low: float, high: float) -> Swe
         raw.append(loss)
         running = SMOOTH * running + (1 - SMOOTH) * loss
         smooth = running / (1 - SMOOTH ** (number + 1))
-        if not math.isfinite(loss) or smooth > BURST * abs(raw[0]) + 1e-3:
+        if not math.isfinite(loss) or smooth > burst * abs(raw[0]) + 1e-3:
             made.diverged = rate
             break
         made.rates.append(rate)
@@ -89,6 +88,7 @@ def rate_range(
     seconds: float,
     fall: float,
     back: float,
+    burst: float,
     above: float,
     below: float,
 ) -> Finding | None:
@@ -96,19 +96,19 @@ def rate_range(
     if (word := bench.left_out(seeds * updates // 4)) is not None:
         return word
     afforded = bench.affordable(seconds / seeds, updates, min(max(updates // 4, 12), updates))
-    sweeps = [sweep(bench, bench.cfg.seed + k, afforded, low, high) for k in range(seeds)]
+    sweeps = [sweep(bench, bench.cfg.seed + k, afforded, low, high, burst) for k in range(seeds)]
     sweeps = [one for one in sweeps if one.clear]
     if not sweeps:
         return None
     rate, median = bench.network.rate, statistics.median_low
     best, suggestion = median([one.rates[one.lowest] for one in sweeps]), median([one.suggestion for one in sweeps])
-    burst = [one.diverged for one in sweeps if one.diverged is not None]
+    ends = [one.diverged for one in sweeps if one.diverged is not None]
     shown = {
         "configured": rate,
         "suggestion": suggestion,
         "spread": sorted(one.suggestion for one in sweeps),
         "lowest_loss_at": best,
-        "diverged_at": median(burst) if burst else None,
+        "diverged_at": median(ends) if ends else None,
         "curves": [[one.rates, one.losses] for one in sweeps],
     }
     advice = (f"optimiser.lr={tidy(suggestion)}", "and a ten times smaller or larger one beside it")
@@ -120,9 +120,9 @@ def rate_range(
             advice=("look at the other findings first", "try rates ten times apart"),
             source=SMITH,
         )
-    fell = f"the loss is lowest at {best:.2g}" + (f" and bursts at {shown['diverged_at']:.2g}" if burst else "")
+    fell = f"the loss is lowest at {best:.2g}" + (f" and bursts at {shown['diverged_at']:.2g}" if ends else "")
     lost = median([one.back(rate) for one in sweeps])
-    if rate > above * best or lost > back or (len(burst) == len(sweeps) and rate > shown["diverged_at"]):
+    if rate > above * best or lost > back or (len(ends) == len(sweeps) and rate > shown["diverged_at"]):
         return Finding(
             "warn",
             f"the learning rate {rate:.3g} is too high: in a range test {fell}; a tenth of that, {suggestion:.2g}, is suggested",

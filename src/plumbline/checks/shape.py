@@ -27,7 +27,7 @@ def underfit(curve: Curve, *, share: float, gap: float) -> Finding | None:
     )  # fmt: skip
 
 
-def plateau(curve: Curve, *, share: float, stretch: float) -> Finding | None:
+def plateau(curve: Curve, *, share: float, stretch: float, left: float) -> Finding | None:
     """The longest stretch over which the training loss all but stood still, above where it could be."""
     at, values = curve.finite(curve.main)
     if not curve.ended or len(values) < 8 or values.min() < 0 or not curve.reference:
@@ -36,7 +36,7 @@ def plateau(curve: Curve, *, share: float, stretch: float) -> Finding | None:
     runs = [(flat_from(values, begin, share * fall), begin) for begin in range(len(values) - 1)]
     length, begin = max(runs, key=lambda run: run[0])
     end = begin + length
-    if length < stretch * len(values) or level(values[: end + 1]) < 0.05 * curve.reference or fall <= 0:
+    if length < stretch * len(values) or level(values[: end + 1]) < left * curve.reference or fall <= 0:
         return None
     slope = (values[end] - values[begin]) / max(at[end] - at[begin], 1e-12)
     stands = end == len(values) - 1
@@ -131,7 +131,7 @@ def jitter(curve: Curve, *, share: float) -> Finding | None:
     )  # fmt: skip
 
 
-def saturated(curve: Curve, *, within: float) -> Finding | None:
+def saturated(curve: Curve, *, within: float, fell: float, sigmas: float) -> Finding | None:
     """Whether the score stands still while the loss falls on: the network only grows surer of itself."""
     if not curve.ended or curve.direction != MAXIMISE:
         return None
@@ -139,13 +139,13 @@ def saturated(curve: Curve, *, within: float) -> Finding | None:
     if min(len(score), len(loss)) < 9:
         return None
     late, last = score[-(len(score) // 3) :], loss[-(len(loss) // 3) :]
-    fell = last[0] - last[-1]
-    if np.ptp(late) > within or fell <= max(0.02 * abs(last[0]), 3 * noise(last)):
+    fallen = last[0] - last[-1]
+    if np.ptp(late) > within or fallen <= max(fell * abs(last[0]), sigmas * noise(last)):
         return None
     return Finding(
         "info", f"{curve.objective} stands at {late[-1]:.4g} while the validation loss still falls, "
-        f"by {fell:.2g} over the last third",
-        {"score": late[-1], "fell": fell, "from": whole(at[-len(last)])},
+        f"by {fallen:.2g} over the last third",
+        {"score": late[-1], "fell": fallen, "from": whole(at[-len(last)])},
         cause="what is right is only said with more confidence",
         advice=("stop here, if the score is what counts",),
         source="S1: the loss may fall after the boundary is perfect", symptom=True,

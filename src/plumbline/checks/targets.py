@@ -41,7 +41,7 @@ def constant_target(view: View) -> Finding:
     return Finding("ok", "the targets differ")
 
 
-def target_scale(view: View, *, far: float, high: float, low: float) -> Finding | None:
+def target_scale(view: View, *, far: float, high: float, low: float, gross: float) -> Finding | None:
     """Mean and standard deviation of a regression's targets as the loss meets them."""
     if view.classes:
         return None
@@ -54,9 +54,9 @@ def target_scale(view: View, *, far: float, high: float, low: float) -> Finding 
     small = len(varying) > 0 and varying.max().item() < low
     if mean.abs().max() <= far and std.max() <= high and not small:
         return Finding("ok", said, evidence)
-    gross = mean.abs().max() > 10 * far or std.max() > 10 * high
+    grave = mean.abs().max() > gross * far or std.max() > gross * high
     return Finding(
-        "fail" if gross else "warn", f"{said}; a network starts near 0 and its steps are made for about 1", evidence,
+        "fail" if grave else "warn", f"{said}; a network starts near 0 and its steps are made for about 1", evidence,
         cause="the targets are not standardised",
         advice=("data.standardise_target=true; or fit a Scale on train and give it as target_scale: metrics keep the unit",),
         source="Bishop 1995, Neural Networks for Pattern Recognition, 8.2",
@@ -112,7 +112,7 @@ def class_missing(view: View, *, expected: float) -> Finding | None:
     return Finding("ok", "train and validation have every class", evidence)
 
 
-def imbalance(view: View, *, least: float) -> Finding | None:
+def imbalance(view: View, *, least: float, times: float) -> Finding | None:
     """The entropy of the classes against its most, ln C: where one class is nearly all, accuracy hides the rest."""
     if not view.classes:
         return None
@@ -132,7 +132,7 @@ def imbalance(view: View, *, least: float) -> Finding | None:
         f"{prior.max():.1%} of train is {class_name(view, largest)}, {prior.min():.1%} is {class_name(view, smallest)}; "
         f"the prior's entropy is {entropy:.4f}, of equal classes {math.log(max(len(there), 1)):.4f}"
     )  # fmt: skip
-    if share >= least and prior.max() < 20 * prior.min():
+    if share >= least and prior.max() < times * prior.min():
         return Finding("ok", said, evidence)
     hidden = share < least and view.cfg.objective not in BALANCED
     return Finding(
