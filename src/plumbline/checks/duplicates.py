@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -101,10 +100,10 @@ def near_duplicates(
 ) -> Finding | None:
     """Samples of validation or train that are nearly one of train: nearer than a small share of the usual distance."""
     train, val = embedding(view.train.x.nan_to_num(0, 0, 0)), embedding(view.val.x.nan_to_num(0, 0, 0))
-    found = near(train.float(), val.float(), close)
+    found = Neighbourhood.of(train.float(), close) if len(val) >= 10 else None
     if found is None:
         return None
-    pairs = [at for at in found.pairs if at[2] > 0 or not torch.equal(view.val.x[at[0]], view.train.x[at[1]])]
+    pairs = [at for at in found.pairs(val.float()) if at[2] > 0 or not torch.equal(view.val.x[at[0]], view.train.x[at[1]])]
     part, seen = len(pairs) / len(val), len(view.train) / len(view.data.train)  # only so many of the twins are found
     named = [f"{view.val.ids[a]} is nearly train's {view.train.ids[b]} (distance {d:.3g})" for a, b, d in pairs]
     evidence: dict[str, Any] = {
@@ -132,53 +131,64 @@ def near_duplicates(
     return Finding("ok", said, evidence, source=source)
 
 
-@dataclass(frozen=True)
-class Near:
-    """pairs: (row of val, row of train, distance). expected: the share by chance; within: the share within train, copies
-    to the last bit not counted. usual: the median distance to the MIDDLE-th neighbour within train.
-    """
-
-    pairs: list[tuple[int, int, float]]
-    usual: float
-    expected: float
-    within: float
-
-
-def near(train: Tensor, val: Tensor, close: float) -> Near | None:
-    """What is nearer than `close` times the usual distance. None: too few to say.
+class Neighbourhood:
+    """What is near in train: nearer than `close` times the usual distance, the median one to the MIDDLE-th neighbour.
 
     By chance, the share that is so near falls with the power of the intrinsic dimension. That is read off the ratios of
     distances to neighbours (Levina and Bickel 2004), leaving out the first few: those may be the copies that are sought.
     """
-    if min(len(train), len(val)) < 10 or len(train) < FAR + 1:
-        return None
-    unit = train.double().std().item()  # of numbers near the largest, squares would be infinite
-    if not 0 < unit < math.inf:
-        return None
-    train, val = train / unit, val / unit
-    centre = train.mean(0)
-    axes = principal(train[:2000] - centre, COMPONENTS)
-    small, queries = (train - centre) @ axes, (val - centre) @ axes
-    inside = small[:1000]
-    around, rows = nearest(inside, inside, FAR, itself=True)
-    first, middle = ((train[: len(inside)] - train[rows[:, k - 1]]).norm(dim=1) for k in (1, MIDDLE))
-    usual, reference = around[:, MIDDLE - 1].median().item(), middle.median().item()
-    if reference <= 0:
-        return None
-    distance, row = (found[:, 0] for found in nearest(queries, small, 1))
-    candidates = (distance < close * max(usual, 0.1 * reference)).nonzero().flatten()
-    exact = (val[candidates] - train[row[candidates]]).norm(dim=1)
-    order = exact.argsort()
-    pairs = [
-        (int(candidates[at]), int(row[candidates[at]]), exact[at].item() * unit)
-        for at in order
-        if exact[at] < close * reference
-    ]
-    ratio = around[:, FAR - 1] / around[:, MIDDLE - 1].clamp(min=1e-9)
-    growth = ratio[around[:, MIDDLE - 1] > 0].log().clamp(0, 5).mean().nan_to_num(1).item()
-    dimension = sum(1 / k for k in range(MIDDLE, FAR)) / max(growth, 1e-3)
-    within = ((first > 0) & (first < close * reference)).float().mean().item()
-    return Near(pairs, reference * unit, 1 - math.exp(-MIDDLE * close**dimension), within)
+
+    def __init__(self, train: Tensor, close: float):
+        self.unit = train.double().std().item()  # of numbers near the largest, squares would be infinite
+        self.train, self.close = train / self.unit, close
+        self.centre = self.train.mean(0)
+        self.axes = principal(self.train[:2000] - self.centre, COMPONENTS)
+        self.small = (self.train - self.centre) @ self.axes
+        inside = self.small[:1000]
+        self.around, rows = nearest(inside, inside, FAR, itself=True)
+        self.first, middle = (
+            (self.train[: len(inside)] - self.train[rows[:, k - 1]]).norm(dim=1) for k in (1, MIDDLE)
+        )
+        self.reference = middle.median().item()
+
+    @classmethod
+    def of(cls, train: Tensor, close: float) -> Neighbourhood | None:
+        """None: too few, or too alike, to say what is near."""
+        if len(train) < max(10, FAR + 1) or not 0 < train.double().std().item() < math.inf:
+            return None
+        made = cls(train, close)
+        return made if made.reference > 0 else None
+
+    @property
+    def usual(self) -> float:
+        """The usual distance, in the unit of the inputs."""
+        return self.reference * self.unit
+
+    @property
+    def expected(self) -> float:
+        """The share of other samples that is near one of train by chance."""
+        ratio = self.around[:, FAR - 1] / self.around[:, MIDDLE - 1].clamp(min=1e-9)
+        growth = ratio[self.around[:, MIDDLE - 1] > 0].log().clamp(0, 5).mean().nan_to_num(1).item()
+        dimension = sum(1 / k for k in range(MIDDLE, FAR)) / max(growth, 1e-3)
+        return 1 - math.exp(-MIDDLE * self.close**dimension)
+
+    @property
+    def within(self) -> float:
+        """The share of train that is near another of it; copies to the last bit are not counted."""
+        return ((self.first > 0) & (self.first < self.close * self.reference)).float().mean().item()
+
+    def pairs(self, others: Tensor) -> list[tuple[int, int, float]]:
+        """(row of the others, row of train, distance) of what is near, the nearest first."""
+        others = others / self.unit
+        distance, row = (found[:, 0] for found in nearest((others - self.centre) @ self.axes, self.small, 1))
+        usual = self.around[:, MIDDLE - 1].median().item()  # in the leading coordinates, where distances are shorter
+        candidates = (distance < self.close * max(usual, 0.1 * self.reference)).nonzero().flatten()
+        exact = (others[candidates] - self.train[row[candidates]]).norm(dim=1)
+        return [
+            (int(candidates[at]), int(row[candidates[at]]), exact[at].item() * self.unit)
+            for at in exact.argsort()
+            if exact[at] < self.close * self.reference
+        ]
 
 
 def groups(view: View) -> Finding | None:
