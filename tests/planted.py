@@ -159,6 +159,11 @@ def near_copies_in_train(spec: Spec, a: Arrays) -> None:
     a["y"][-half:] = a["y"][:half]
 
 
+def moved_copies(spec: Spec, a: Arrays) -> None:
+    half = len(a["vx"]) // 2
+    a["vx"][:half], a["vy"][:half] = a["x"][:half].roll(1, -1), a["y"][:half]
+
+
 def copies_in_val(spec: Spec, a: Arrays) -> None:
     third = len(a["vx"]) // 3
     a["vx"][-third:], a["vy"][-third:] = a["vx"][:third], a["vy"][:third]

@@ -25,6 +25,7 @@ CLASSES = {
     planted.noisy_labels: "label_errors", planted.renumbered: "cross_labels", planted.target_as_many_features: "leak",
     planted.two_classes_exchanged: "cross_labels", planted.class_missing_in_train: "class_missing",
     planted.imbalanced: "imbalance", planted.corner_mark: "leak", planted.framed: "border",
+    planted.moved_copies: "moved_copies",
 }  # fmt: skip
 NUMBERS = {planted.unscaled_target: "target_scale", planted.constant_target: "constant_target"}
 CASES = [

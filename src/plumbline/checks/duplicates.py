@@ -103,7 +103,9 @@ def near_duplicates(
     found = Neighbourhood.of(train.float(), close) if len(val) >= 10 else None
     if found is None:
         return None
-    pairs = [at for at in found.pairs(val.float()) if at[2] > 0 or not torch.equal(view.val.x[at[0]], view.train.x[at[1]])]
+    pairs = [
+        at for at in found.pairs(val.float()) if at[2] > 0 or not torch.equal(view.val.x[at[0]], view.train.x[at[1]])
+    ]
     part, seen = len(pairs) / len(val), len(view.train) / len(view.data.train)  # only so many of the twins are found
     named = [f"{view.val.ids[a]} is nearly train's {view.train.ids[b]} (distance {d:.3g})" for a, b, d in pairs]
     evidence: dict[str, Any] = {
@@ -146,9 +148,7 @@ class Neighbourhood:
         self.small = (self.train - self.centre) @ self.axes
         inside = self.small[:1000]
         self.around, rows = nearest(inside, inside, FAR, itself=True)
-        self.first, middle = (
-            (self.train[: len(inside)] - self.train[rows[:, k - 1]]).norm(dim=1) for k in (1, MIDDLE)
-        )
+        self.first, middle = ((self.train[: len(inside)] - self.train[rows[:, k - 1]]).norm(dim=1) for k in (1, MIDDLE))
         self.reference = middle.median().item()
 
     @classmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-import torch
 from torch import Tensor
 
 from plumbline.checks.core import Finding
