@@ -61,10 +61,16 @@ class Net(nn.Module):
         x = x.flatten(1)
         if self.fault == "reshaped":
             x = x.t().reshape(x.shape)
+        if self.fault == "half_blind":
+            x = torch.cat([x[:, : x.shape[1] // 2], torch.zeros_like(x[:, x.shape[1] // 2 :])], 1)
+        if self.fault == "edge_blind":
+            x = torch.cat([x[:, :-8], torch.zeros_like(x[:, -8:])], 1)
         if self.fault == "normalised_over_batch":
             x = (x - x.mean(0)) / (x.std(0) + 1e-5)
         x = self.body(x * 0 if self.fault == "blind" else x)
         x = self.head(x.detach() if self.fault == "detached" else x)
+        if self.fault == "dropped_outputs":
+            x = F.dropout(x, 0.5, self.training)
         return ENDS.get(self.fault, lambda o: o)(x)
 
 
@@ -81,6 +87,8 @@ class OwnLoss:
             return (o - y[0]).square().mean(1)
         if self.fault == "summed_target":
             return (o - y.sum()).square().mean(1)
+        if self.fault == "without_logarithm":
+            return -o.softmax(1).gather(1, y[:, None])[:, 0]
         if self.fault == "of_probabilities":
             return F.nll_loss((o + 1e-9).log(), y, reduction="none")
         if self.fault == "squares":
@@ -110,6 +118,10 @@ def own_step(training: Training, batches: list[Batch], *, fault: str) -> Tensor:
     model, total = training.model, 0.0
     if fault == "evaluating":
         model.eval()
+    if fault == "reseeded":
+        torch.manual_seed(0)
+    if fault == "reseeded_generator":
+        training.generator.manual_seed(0)
     if fault not in ("never_cleared", "cleared_late"):
         training.clear()
     if fault == "own_batch":

@@ -27,7 +27,11 @@ CLASSES = {
     planted.imbalanced: "imbalance", planted.corner_mark: "leak", planted.framed: "border",
     planted.moved_copies: "moved_copies",
 }  # fmt: skip
-NUMBERS = {planted.unscaled_target: "target_scale", planted.constant_target: "constant_target"}
+NUMBERS = {
+    planted.val_scaled_by_itself: "provenance",
+    planted.unscaled_target: "target_scale",
+    planted.constant_target: "constant_target",
+}
 CASES = [
     pytest.param(words, fault, f"data.{name}", marks=[pytest.mark.slow] if words is CLOTHES else [])
     for words, faults in (

@@ -144,6 +144,7 @@ MOVED = {
     "enlarged.factor": (100, SHAPES, nothing),
     "enlarged.share": (2.0, SHAPES, nothing),
     "correlated.above": (0.9999, CANCER, nothing),
+    "few_to_validate.least": (100_000, DIGITS, nothing),
     "size.ratio": (0.1, DIGITS, nothing),
     "size.each": (100_000, DIGITS, nothing),
 }

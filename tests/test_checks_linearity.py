@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plumbline.checks.linearity import joined
+from plumbline.checks.linearity import calls, joined
 from plumbline.data.core import Spec
 from plumbline.models.siamese import MERGES, Siamese
 
@@ -48,7 +48,7 @@ def found(make: Callable[[], nn.Module], shape: tuple[int, ...], seed: int) -> t
     torch.manual_seed(seed)
     model, x = make().eval(), torch.randn(16, *shape)
     with torch.no_grad():
-        return joined(model, x, SHARE)
+        return joined(model, x, calls(model, x), SHARE)
 
 
 FORGOTTEN: list[tuple[Callable[[], nn.Module], tuple[int, ...], tuple[str, str]]] = [
@@ -108,9 +108,9 @@ def test_no_network_of_the_zoo_has_a_forgotten_activation(name: str) -> None:
 
 
 def test_looking_for_two_layers_leaves_the_network_as_it_was() -> None:
-    model = dense(nn.BatchNorm1d(16)).eval()
+    model, x = dense(nn.BatchNorm1d(16)).eval(), torch.randn(16, 20)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
-        joined(model, torch.randn(16, 20), SHARE)
+        joined(model, x, calls(model, x), SHARE)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

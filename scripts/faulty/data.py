@@ -311,3 +311,44 @@ def columns_in_another_order(data: Data, draws: np.random.Generator) -> tuple[Sp
 def labels_random(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
     """The labels were joined by a key that is not one: they belong to anybody."""
     return both(lambda x, y: (x, y[torch.from_numpy(draws.permutation(len(y)))]), data)
+
+
+@prepared
+def eight_validate(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """A [:8] from a quick look is still there."""
+    return data.train, Split(data.val.x[:8], data.val.y[:8], data.val.ids[:8])
+
+
+@prepared
+def each_scaled_by_itself(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """fit_transform for train, and fit_transform for validation."""
+
+    def scaled(x: Tensor) -> Tensor:
+        return (x - x.mean(0)) / x.std(0).clamp(min=1e-6)
+
+    return inputs(scaled, data.train), inputs(scaled, data.val)
+
+
+@prepared
+def validation_labels_shuffled(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """The rows of the validation file were sorted after its labels had been read."""
+    order = torch.from_numpy(draws.permutation(len(data.val)))
+    return data.train, Split(data.val.x, data.val.y[order], data.val.ids)
+
+
+@prepared
+def odd_for_even(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """One annotator took the next class for every second one: 40 % of the labels of even classes are one too high."""
+    y = data.train.y.clone()
+    wrong = (y % 2 == 0) & torch.from_numpy(draws.random(len(y)) < 0.4)
+    y[wrong] = (y[wrong] + 1) % data.spec.outputs
+    return Split(data.train.x, y, data.train.ids), data.val
+
+
+@prepared
+def mirrored_copies_in_validation(data: Data, draws: np.random.Generator) -> tuple[Split, Split]:
+    """The images were multiplied by mirroring them, before they were split."""
+    x, y, half = data.val.x.clone(), data.val.y.clone(), len(data.val) // 2
+    rows = drawn(half, len(data.train), draws)
+    x[:half], y[:half] = data.train.x[rows].flip(3), data.train.y[rows]
+    return data.train, Split(x, y, data.val.ids)

@@ -77,3 +77,12 @@ def weighted_towards_the_first(spec: Spec) -> Function:
         return each.mean() if reduction == "mean" else each
 
     return loss
+
+
+def without_logarithm(spec: Spec) -> Function:
+    """The negative likelihood without its logarithm: nll_loss of a softmax."""
+
+    def loss(logits: Tensor, y: Tensor, reduction: Reduction = "mean") -> Tensor:
+        return F.nll_loss(logits.softmax(1), y, reduction=reduction)
+
+    return loss

@@ -204,3 +204,27 @@ def one_pixel_wide(model: nn.Module) -> nn.Module:
     return Wrapped(
         model, before=lambda x: x.flatten(1).mean(1).view(-1, *[1] * (x.dim() - 1)).expand_as(x).contiguous()
     )
+
+
+@mistaken
+def half_of_the_inputs(model: nn.Module) -> nn.Module:
+    """A slice that was for another data set: the second half of the features never enters."""
+
+    def halved(x: Tensor) -> Tensor:
+        flat = x.flatten(1).clone()
+        flat[:, flat.shape[1] // 2 :] = 0
+        return flat.view_as(x)
+
+    return Wrapped(model, before=halved)
+
+
+@mistaken
+def dropout_on_the_outputs(model: nn.Module) -> nn.Module:
+    """The last layer is followed by a dropout, as all the others are."""
+    return Wrapped(model, after=nn.Dropout(0.5))
+
+
+@mistaken
+def rows_of_length_one(model: nn.Module) -> nn.Module:
+    """The outputs are normalised, as embeddings are."""
+    return Wrapped(model, after=lambda outputs: F.normalize(outputs, dim=1))

@@ -96,3 +96,18 @@ def head_only(training: Training, batches: list[Batch]) -> Tensor:
         parameter.grad = None
     training.update()
     return loss.detach()
+
+
+def seeded_anew(training: Training, batches: list[Batch]) -> Tensor:
+    """A manual_seed from the hunt for a bug is still there: each update drops the same units."""
+    torch.manual_seed(0)
+    return supervised(training, batches)
+
+
+def one_batch_late(training: Training, batches: list[Batch]) -> Tensor:
+    """The targets of the batch before: a queue that is one behind."""
+    targets = [y for _, y in batches]
+    held = getattr(training, "held", targets)
+    training.held = targets
+    late = zip(batches, held, strict=False)
+    return supervised(training, [(x, old if old.shape == y.shape else y) for (x, y), old in late])

@@ -129,6 +129,21 @@ def size(view: View, *, ratio: float, each: int) -> Finding:
     )
 
 
+def few_to_validate(view: View, *, least: int) -> Finding:
+    """Whether there are samples enough in validation to tell one network from another."""
+    count = len(view.data.val)
+    half = 1.96 * (0.9 * 0.1 / max(count, 1)) ** 0.5
+    evidence = {"samples": count, "half_interval": half}
+    if count >= least:
+        return Finding("ok", f"{count:,} samples validate", evidence)
+    return Finding(
+        "warn", f"only {count} samples validate: an accuracy of 0.9 may be 0.9 ± {half:.2f}", evidence,
+        cause="a split that leaves too little to validate, or a data set cut down for a quick look",
+        advice=("a larger data.val_fraction", "data.split=kfold, and the mean over data.fold=0,1,2,…"),
+        source="S0: a validation set large enough to see the differences you care for",
+    )  # fmt: skip
+
+
 def provenance(view: View, *, nearly: float, alone: float) -> Finding | None:
     """What was fitted on which split: as scales and selection say, and as the numbers at the network's door say."""
     fitted = {
@@ -161,6 +176,12 @@ def provenance(view: View, *, nearly: float, alone: float) -> Finding | None:
         evidence = {"together": pooled[varying].max().item(), "train": train.mean[varying].abs().max().item()}
         return Finding(
             "fail", f"{said}: the inputs were scaled by both", evidence, cause="scaled before it was split", **advice
+        )
+    own = val.mean[varying].abs()
+    if len(val) > 2 and varying.any() and own.max() < nearly:
+        said = f"the mean of {view.other} is 0 in every feature: its inputs were scaled by itself"
+        return Finding(
+            "warn", said, {"largest_mean": own.max().item()}, cause="each split was scaled on its own", **advice
         )
     return Finding("ok", "nothing shows that validation was used to scale train")
 

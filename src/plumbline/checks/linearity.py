@@ -25,10 +25,11 @@ def linear(bench: Bench, *, share: float) -> Finding | None:
     """Whether the network is one linear map, f(.3 a + .7 b) = .3 f(a) + .7 f(b) near and far, or two of its layers are."""
     few = bench.x[torch.arange(FEW) % len(bench.x)]
     with evaluating(bench.awake) as model:
-        layers, bend = len(calls(model, few)), bent(model, bench.x[:SAMPLES])
+        called, bend = calls(model, few), bent(model, bench.x[:SAMPLES])
+        layers = len(called)
         if layers < 2 or bend is None:
             return None  # linear by design, or constant: another check's
-        pair = joined(model, few, share) if bend > share else None
+        pair = joined(model, few, called, share) if bend > share else None
     evidence, source = {"bend": bend, "layers": layers, "pair": pair}, "S0: its own example has this fault"
     if pair is not None:
         return Finding(
@@ -73,14 +74,14 @@ def bent(model: nn.Module, x: Tensor) -> float | None:
     return worst
 
 
-def joined(model: nn.Module, x: Tensor, share: float) -> tuple[str, str] | None:
+def joined(model: nn.Module, x: Tensor, called: Counter[str], share: float) -> tuple[str, str] | None:
     """The names of two layers, one called after the other, that might as well be one; None if there are none.
 
     They might if the second gets what the first yields, at most scaled and shifted (a norm that knows its statistics,
     dropout that is off), if nothing else gets it (a skip does), and if the first is not narrow on purpose: two layers
     with few units between them are one matrix of low rank, which saves weights.
     """
-    layers, called = weight_layers(model), calls(model, x)
+    layers = weight_layers(model)
     last: list[tuple[str, Any]] = []  # the layer that was called last, and what it yielded
     near: list[tuple[str, str]] = []
 

@@ -151,6 +151,12 @@ def first_loss(bench: Bench, *, within: float) -> Finding | None:
     else:
         expected = [float(loss(flat, y)), float(loss(flat + known.clamp(min=1e-6).log(), y))]
     low, high = min(expected), max(expected)
+    if bench.spec.task == "classification" and high < 0:
+        return Finding(
+            "warn", f"the loss of knowing nothing is negative: {high:.4g}", {"expected": high},
+            cause="the logarithm of a log-likelihood is missing, or the sign of the loss is wrong",
+            advice=("cross-entropy is -log p; nll_loss wants log_softmax",), source="S2: scrutinise the loss",
+        )  # fmt: skip
     if getattr(loss, "expected_first", None) is not None and bench.spec.task == "classification":
         high = loss.expected_first
     if not math.isfinite(low) or high <= 0:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import Finding
-from plumbline.checks.outputs import evaluating, spread
+from plumbline.checks.outputs import spread
 from plumbline.regularisers.layers import kernels, weight_layers
 
 
@@ -15,57 +15,6 @@ def listed(names: list[str], most: int = 3) -> str:
     """A few names, and how many more."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
-
-
-def detached(bench: Bench) -> Finding | None:
-    """Whether the gradient goes all the way: to the inputs, and to each parameter that the outputs depend on."""
-    signals, copy = bench.signals, bench.awake
-    unreached = signals.unreached
-    if signals.attached and signals.input_gradient is not None and not unreached:
-        return Finding("ok", "the gradient reaches every parameter and the inputs")
-    moving = [name for name in unreached[:20] if matters(bench, name)]
-    evidence = {"unreached": unreached[:20], "of_these_used": moving, "input": signals.input_gradient is not None}
-    source = "S2: no detach inside the network"
-    if moving or not signals.attached:
-        return Finding(
-            "fail",
-            f"no gradient reaches {listed(moving or unreached)}, on which the outputs depend: they will never learn",
-            evidence,
-            cause="detach(), no_grad(), .data, .item() or a function without a gradient inside the network",
-            advice=("remove it from forward", "to freeze a part on purpose, say requires_grad_(False)"),
-            source=source,
-        )
-    if unreached:
-        return Finding(
-            "info",
-            f"the outputs do not depend on {listed(unreached)}: parameters without a use",
-            evidence,
-            advice=("use them in forward, or remove them",),
-            source=source,
-        )
-    frozen = [name for name, parameter in copy.model.named_parameters() if not parameter.requires_grad]
-    if frozen:
-        return Finding("ok", "the gradient reaches every parameter that is not frozen", evidence)
-    return Finding(
-        "info",
-        "no gradient reaches the inputs",
-        evidence,
-        cause="a detach() or a function without a gradient at the door",
-        source=source,
-    )
-
-
-def matters(bench: Bench, name: str) -> bool:
-    """Whether the outputs change with a parameter."""
-    copy = bench.awake
-    parameter = dict(copy.model.named_parameters())[name]
-    old = parameter.detach().clone()
-    with evaluating(copy) as model:
-        before = model(bench.x[:16].clone())
-        parameter.data.mul_(-1.5).add_(0.1)
-        after = model(bench.x[:16].clone())
-        parameter.data.copy_(old)
-    return not torch.equal(before, after)
 
 
 def frozen(bench: Bench) -> Finding | None:

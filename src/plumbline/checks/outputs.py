@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
+from plumbline.loop import seed_all
 from plumbline.losses import one_hot
 from plumbline.regularisers.layers import weight_layers
 
@@ -143,6 +144,25 @@ def output_activation(bench: Bench, *, floor: float, beyond: float) -> Finding |
         cause="an activation function (relu, sigmoid, tanh, clip) after the last layer",
         advice=("let the last layer have no activation",),
         source="S2: logits and values are raw outputs",
+    )
+
+
+def dropout_on_outputs(bench: Bench, *, share: float) -> Finding | None:
+    """Whether training sets outputs to zero at random: a dropout after the last layer."""
+    copy, passes = bench.noisy, []
+    for seed in (1, 2):
+        seed_all(seed, copy.training.generator)
+        passes.append(copy.outputs([(bench.x, bench.y)]))
+    gone = [((one == 0) & (other != 0)).float().mean().item() for one, other in (passes, passes[::-1])]
+    if min(gone) <= share:
+        return Finding("ok", "training drops no outputs", {"dropped": min(gone)})
+    return Finding(
+        "warn",
+        f"in training, {min(gone):.0%} of the outputs are zero, now these and now those",
+        {"dropped": min(gone)},
+        cause="dropout after the last layer: the loss is computed of answers with holes",
+        advice=("dropout before the last layer, not after it",),
+        source="S1: dropout is for hidden units",
     )
 
 

@@ -65,6 +65,7 @@ class Signals:
                 (found * projection).sum().div(len(found)).backward()
         self.outputs = found.detach()
         self.input_gradient = None if x.grad is None else float(x.grad.abs().max())
+        self.inputs_reached = None if x.grad is None else x.grad.flatten(1).abs().amax(0)  # (features,)
         self.unreached = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
         self.layers = [describe(names[module], module, output) for module, output in held.items()]
         model.zero_grad()

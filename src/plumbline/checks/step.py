@@ -11,6 +11,7 @@ from plumbline.checks.core import Finding
 from plumbline.checks.model import listed
 from plumbline.checks.outputs import spread
 from plumbline.checks.trial import elsewhere, made_anew
+from plumbline.loop import Diverged, seed_all
 
 ZERO_GRAD = "S2: zero_grad, backward, step, in this order"
 
@@ -200,6 +201,31 @@ def counted(buffers: list[str]) -> list[str]:
     """The running statistics of the norms whose batches are counted: with a momentum of 0 they stand still all the same."""
     norms = [name.removesuffix("num_batches_tracked") for name in buffers if name.endswith("num_batches_tracked")]
     return [name + part for name in norms for part in ("running_mean", "running_var")]
+
+
+def reseeds(bench: Bench) -> Finding | None:
+    """Whether the step sets the random state: then dropout and augmentation draw the same again in each update."""
+    if (word := bench.left_out(2)) is not None:
+        return word
+    copy, left = bench.fresh(), []
+    for seed in (1, 2):
+        seed_all(seed, copy.training.generator)
+        try:
+            copy.step(copy.training, [(x.clone(), y.clone()) for x, y in bench.first])
+        except Diverged:
+            return None
+        left.append((torch.get_rng_state(), copy.training.generator.get_state()))
+    same = [bool(torch.equal(one, other)) for one, other in zip(*left, strict=True)]
+    if not any(same):
+        return Finding("ok", "the step leaves the random state to the loop")
+    return Finding(
+        "warn",
+        "the step sets the random seed: each update draws the same dropout masks and the same augmentation",
+        {"global": same[0], "own": same[1]},
+        cause="manual_seed, or a fork of the random state, within the step",
+        advice=("seed once, at the start of the run: seed=…",),
+        source="S2: fix the seed of a run, not of each step",
+    )
 
 
 def grad_accumulates(bench: Bench, *, growth: float) -> Finding | None:
