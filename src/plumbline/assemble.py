@@ -23,6 +23,7 @@ from plumbline.regularisers import Regulariser
 from plumbline.seeing import check_figures
 from plumbline.sharding import shard
 from plumbline.state import State
+from plumbline.transfer import untrained
 
 
 def assemble(
@@ -122,6 +123,7 @@ def build_all(
     cfg: DictConfig, spec: Spec, prior: Tensor, where: torch.device, rehearsal: bool = False, world: World | None = None
 ) -> tuple[Training, State, Step, Schedule]:
     """The parts of a run, in the order in which they need one another."""
+    cfg = untrained(cfg) if rehearsal else cfg
     torch.manual_seed(cfg.seed)
     with mistakes_in("model"):
         model = build(cfg.model)(spec)
