@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from conftest import composed, noted
 from sklearn.linear_model import LogisticRegression
 from test_models import DIGITS, TABLE, count, refusal
 
+from plumbline import tasks
 from plumbline.card import layers
 from plumbline.config import ConfigError, build, check_config
 from plumbline.data import Arrays, Data, Spec
+from plumbline.data.core import Splits
 from plumbline.data.pairs import in_pairs
 from plumbline.models.siamese import MERGES, Siamese
 
@@ -136,6 +139,54 @@ def test_items_that_are_no_half_of_the_specs_pairs_are_refused() -> None:
     data = in_pairs(PAIR, make, lambda a, b: a != b, apart="items", **options)
     with pytest.raises(ConfigError, match=r"an item is \(3,\), but the spec says that a pair is \(2, 5\)"):
         _ = data.train
+
+
+# --- intervals -------------------------------------------------------------------------------------------------------
+
+PLAIN = Spec("classification", (1,), 2)
+
+
+def judged(n: int, seed: int, items: torch.Tensor | None, resamples: int) -> tuple[float, float]:
+    """The interval of the accuracy on n² pairs, where it is the items that make a pair easy or hard."""
+    generator = torch.Generator().manual_seed(seed)
+    of = torch.cartesian_prod(torch.arange(n), torch.arange(n))
+    ease, luck = torch.randn(n, generator=generator), torch.randn(n * n, generator=generator)
+    right = (ease[of].sum(1) + 1 + luck > 0).float()
+    y = torch.zeros(n * n, dtype=torch.long)
+    data = Data(PLAIN, lambda: Splits(None, None, lambda: None, lambda: ""))
+    return tuple(tasks.interval(data, torch.stack([right, 1 - right], 1), right, y, resamples, items)["val/accuracy"])
+
+
+def test_the_interval_over_items_holds_the_truth_in_about_95_of_100_draws_and_that_over_pairs_in_a_third() -> None:
+    n, draws = 40, 60
+    of = torch.cartesian_prod(torch.arange(n), torch.arange(n))
+    true = ((n - 1) * NormalDist().cdf(1 / 3**0.5) + NormalDist().cdf(1 / 5**0.5)) / n
+    held, width = {}, {}
+    for name, items in (("items", of), ("pairs", None)):
+        ends = [judged(n, seed, items, 60) for seed in range(draws)]
+        held[name] = np.mean([low <= true <= high for low, high in ends])
+        width[name] = np.mean([high - low for low, high in ends])
+    assert held["items"] >= 0.85
+    assert held["pairs"] < 0.5
+    assert width["items"] > 3 * width["pairs"]
+
+
+def test_a_pair_counts_as_often_as_both_of_its_items_and_an_item_with_itself_as_often_as_it() -> None:
+    items = torch.tensor([[7, 7], [7, 9], [9, 7], [9, 9]])
+    for weights in tasks.resampled(4, 50, items):
+        seven, nine = weights[0].item(), weights[3].item()
+        assert seven + nine == 2
+        assert weights.tolist() == [seven, seven * nine, seven * nine, nine]
+
+
+def test_the_items_of_a_pair_are_those_of_its_name_and_make_its_intervals_wider(run, monkeypatch) -> None:
+    train = drawn().train
+    assert [f"{a}-{b}" for a, b in train.items[:500].tolist()] == list(train.ids[:500])
+    monkeypatch.setattr("plumbline.run.write_report", lambda directory: None)
+    _, folder = run("data=pairs", "model=siamese", "epochs=1", "bootstrap=200", "report=false")
+    low, high = noted(folder)["interval"]["val/loss"]
+    losses = np.load(folder / "predictions.npz")["losses"]
+    assert high - low > 1.5 * 3.92 * losses.std() / len(losses) ** 0.5
 
 
 # --- the model -------------------------------------------------------------------------------------------------------

@@ -113,7 +113,9 @@ def run(
             load_best(state.network, directory / "best.pt")
             outputs, losses, targets = scoring.outputs(state.network, data.val)
             save_predictions(directory / "predictions.npz", data, data.val, outputs, losses, targets)
-            record.note(best=state.best, interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap))
+            record.note(
+                best=state.best, interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap, data.val.items)
+            )
             ours, choices = (outputs, losses), max(len(state.records), 1)
             record.note(margins=baselines.margins(record, data, training.loss, ours, targets, cfg.bootstrap, choices))
             if cfg.epochs:

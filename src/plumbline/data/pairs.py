@@ -101,9 +101,9 @@ def in_pairs(
         items = scaled(x, (mean, std))  # (n, *shape)
 
         def split(both: np.ndarray) -> Split:
-            first, second = both
+            (first, second), of = both, torch.from_numpy(both.T)
             ids = np.array([f"{a}-{b}" for a, b in zip(names[first], names[second], strict=True)])
-            return Split(items[torch.from_numpy(both.T)], torch.from_numpy(labels(both)), ids, names[first])
+            return Split(items[of], torch.from_numpy(labels(both)), ids, names[first], items=of)
 
         train, val, test = inside
         identity = fingerprint(x, y, names)
