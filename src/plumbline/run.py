@@ -59,13 +59,13 @@ def run(
         raise ConfigError(f"data: {cfg.data._target_} gave a {type(data).__name__}; it must be a plumbline.data.Data")
     objective, direction = tasks.objective(data.spec, cfg.objective, cfg.direction)
     layers = rehearse(begun(cfg, directory), data.spec)
-    built = trained(begun(cfg, directory), cfg, overrides, directory, signals, alone=world is None)
     work = sum(layer["multiply_adds"] for layer in layers)
     if cfg.batch_size == AUTO:
         cfg, overrides = sized(cfg, overrides, data, where, work)
         if cfg.resume is not None:  # a run that was queued, and written down, before it could try
             write_request(directory, cfg, overrides)
     device.prepare(where, cfg.threads, cfg.batch_size * work)
+    built = trained(begun(cfg, directory), cfg, overrides, directory, signals, alone=world is None)
 
     training, state, step, schedule = assemble(built, data, where, world)
     scoring = Scoring(data, training, cfg)
