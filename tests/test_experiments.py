@@ -154,6 +154,17 @@ def test_logistic_regression_with_l1_is_better_on_the_genes_than_the_network() -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "expected"), [("breast_cancer", 0.978), ("digits", 0.969), ("wine", 0.979), ("diabetes", 0.503)]
+)
+def test_a_linear_model_is_hard_to_beat_on_the_small_data_sets(data: str, expected: float, run) -> None:
+    words = ["experiment=linear_first", f"data={data}", "report=false"]
+    lines = [records(run(*words, f"data.fold={fold}", folder=str(fold))[1])[-1] for fold in range(5)]
+    found = [line["val/r2" if data == "diabetes" else "val/accuracy"] for line in lines]
+    assert sum(found) / 5 == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_wrong_targets_mislead_squared_error_and_neither_l1_nor_huber(seed: int, run) -> None:
     errors = [
