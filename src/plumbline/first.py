@@ -61,6 +61,8 @@ def trained(
                 if status(folder) != "finished":
                     print(f"first {said}, whose weights are where this run starts: {folder}", flush=True)
                     ended = train(words, folder, signals, lock)
+                    if signals.asked:  # it may have been ended by that before it could, or when it had nothing to save
+                        raise Left(fate(signals.asked))
                     if ended in (TO_BE_CONTINUED, BY_HAND):
                         raise Left("preempted" if ended == TO_BE_CONTINUED else "stopped")
                     if ended != DONE:
