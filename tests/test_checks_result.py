@@ -42,7 +42,7 @@ def of(
     best |= {} if train is None else {f"train/{main}": train}
     run = {
         "objective": metric, "direction": direction, "best": best, "baseline": tasks.baseline(data, compute),
-        "interval": tasks.interval(data, outputs, losses, targets, 100),
+        "interval": tasks.interval(data, outputs, losses, targets, 100, data.val.items),
         "baselines": [{"name": name, "metrics": {metric: value}, "seconds": 0.1} for name, value in (baselines or {}).items()],
         "margins": {},
     }  # fmt: skip

@@ -332,3 +332,11 @@ def test_a_split_moves_to_the_layout_that_is_asked_for():
     x, _ = next(split.batches(2, torch.tensor([3, 1])))
     assert x.is_contiguous(memory_format=torch.channels_last)
     assert split.fingerprint() == before
+
+
+def test_outliers_are_planted_into_train_alone_as_many_as_the_share_says() -> None:
+    clean, planted = (build(composed(f"data={name}").data)() for name in ("diabetes", "diabetes_outliers"))
+    assert torch.equal(clean.val.y, planted.val.y) and torch.equal(clean.train.x, planted.train.x)
+    moved = (clean.train.y != planted.train.y)[:, 0]
+    assert int(moved.sum()) == round(0.05 * len(clean.train))
+    assert torch.equal(planted.train.y[moved], 20 * clean.train.y[moved])

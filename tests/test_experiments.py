@@ -39,6 +39,23 @@ SLOW: list[tuple[str, dict[str, tuple[float, float]]]] = [
     ("experiment=residual seed=2", {"val/loss": (0.09, 0.23)}),
     ("experiment=spiral seed=1", {"train/loss": (0.4, 0.58), "val/loss": (0.95, 1.13)}),
     ("experiment=spiral seed=1 regulariser=[l2] regulariser.l2.kernel=0.001", {"val/loss": (0.77, 0.97)}),
+    *(
+        (f"experiment=deep_sigmoid model.activation=relu seed={seed}", {"val/loss": ends})
+        for seed, ends in enumerate([(0.0, 0.05), (0.66, 0.71), (0.0, 0.05)])
+    ),
+    *((f"experiment=circle model.hidden=[] seed={seed}", {"val/accuracy": (0.25, 0.7)}) for seed in range(3)),
+    *(
+        (f"experiment=by_heart seed={seed}", {"train/accuracy": (1, 1), "val/accuracy": (0.965, 0.98)})
+        for seed in range(3)
+    ),
+    *(
+        (
+            f"experiment=more_data data.subset={samples} seed={seed}",
+            {"val/accuracy": (expected - 0.02, expected + 0.02)},
+        )
+        for samples, expected in ((100, 0.863), (200, 0.932), (400, 0.978), (800, 0.977))
+        for seed in range(3)
+    ),
     ("experiment=fashion_layer", {"val/accuracy": (0.865, 0.89)}),
     ("experiment=fashion_layer model.hidden=[]", {"val/accuracy": (0.835, 0.865)}),
     ("experiment=fashion_convolution", {"val/accuracy": (0.874, 0.896)}),
@@ -86,6 +103,31 @@ def test_a_long_experiment_gives_its_numbers(words: str, expected: dict, ended) 
     assert outside(records(folder)[-1], expected) == {}
 
 
+def solved(folder: Path) -> int:
+    """The first epoch with 0.95 on validation, or the one after the last."""
+    right = [record["val/accuracy"] >= 0.95 for record in records(folder)]
+    return right.index(True) + 1 if True in right else len(right) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_sigmoids_take_several_times_the_epochs_of_tanh_and_relu_and_ten_times_the_rate_helps(seed: int, run) -> None:
+    ways = {
+        "sigmoid": [],
+        "tanh": ["model.activation=tanh"],
+        "relu": ["model.activation=relu"],
+        "fast": ["optimiser.lr=0.3"],
+    }
+    epochs = {
+        name: solved(run("experiment=slow_sigmoid", *words, f"seed={seed}", "report=false", folder=name)[1])
+        for name, words in ways.items()
+    }
+    assert epochs["sigmoid"] == 301  # of 300: not solved
+    assert 60 < epochs["tanh"] < 145
+    assert 30 < epochs["relu"] < 190
+    assert epochs["fast"] == pytest.approx(218, abs=15)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("units", "least", "most"), [(1, 0, 0), (2, 0, 0), (3, 5, 9), (4, 9, 10)])
 def test_a_disc_needs_three_units_to_be_closed_around(units: int, least: int, most: int, run) -> None:
@@ -109,6 +151,30 @@ def test_logistic_regression_with_l1_is_better_on_the_genes_than_the_network() -
         warnings.simplefilter("ignore", FutureWarning)  # of `penalty`, which a later release names otherwise
         score = model.fit(data.train.x, data.train.y).score(data.val.x, data.val.y)
     assert score == pytest.approx(0.83, abs=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "expected"), [("breast_cancer", 0.978), ("digits", 0.969), ("wine", 0.979), ("diabetes", 0.503)]
+)
+def test_a_linear_model_is_hard_to_beat_on_the_small_data_sets(data: str, expected: float, run) -> None:
+    words = ["experiment=linear_first", f"data={data}", "report=false"]
+    lines = [records(run(*words, f"data.fold={fold}", folder=str(fold))[1])[-1] for fold in range(5)]
+    found = [line["val/r2" if data == "diabetes" else "val/accuracy"] for line in lines]
+    assert sum(found) / 5 == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_wrong_targets_mislead_squared_error_and_neither_l1_nor_huber(seed: int, run) -> None:
+    errors = [
+        records(run("experiment=outliers", f"loss={loss}", f"seed={seed}", "report=false", folder=loss)[1])[-1][
+            "val/mae"
+        ]
+        for loss in ("mse", "l1", "huber")
+    ]
+    assert errors == pytest.approx([56.5, 38.4, 38.6], abs=5)
+    assert errors[0] > max(errors[1:]) + 10
 
 
 def test_ridge_regression_is_as_good_on_diabetes_as_the_network() -> None:
@@ -146,6 +212,16 @@ def test_the_end_of_a_run_that_does_not_wait_is_far_below_its_best(ended) -> Non
     last = records(folder)[-1]
     assert (last["epoch"], noted(folder)["best"]["val/r2"]) == (150, pytest.approx(0.59, abs=0.03))
     assert last["val/r2"] == pytest.approx(0.25, abs=0.06)
+
+
+@pytest.mark.slow
+def test_a_network_on_fashion_mnist_is_at_its_best_long_before_its_end(ended) -> None:
+    if not FASHION.is_dir():
+        pytest.skip("needs Debian's dataset-fashion-mnist")
+    _, folder = ended("experiment=fashion_best_epoch")
+    best, last = noted(folder)["best"], records(folder)[-1]
+    assert best["epoch"] == pytest.approx(13, abs=5)
+    assert (best["val/loss"], last["val/loss"]) == pytest.approx((0.3135, 0.3789), abs=0.02)
 
 
 @pytest.mark.slow

@@ -37,9 +37,10 @@ def asked(run: Path, **words) -> dict:
 @fashion
 @pytest.mark.slow
 def test_frozen_filters_beat_a_network_from_scratch_on_a_hundred_pictures(experiment) -> None:
-    source = experiment("five_classes", folder="five")  # experiment=five_classes
+    kept = noted(experiment("transfer", folder="frozen"))  # experiment=transfer, which runs experiment=five_classes
+    source = Path(kept["transfer"]["run"])
     assert noted(source)["best"]["val/accuracy"] == pytest.approx(0.91, abs=0.02)
-    kept = noted(experiment("transfer", f"transfer.file={source}", folder="frozen"))  # experiment=transfer
+    assert kept["transfer"]["data"] == noted(source)["data"]["fingerprint"] != kept["data"]["fingerprint"]
     anew = ["transfer.file=null", "transfer.freeze=[]", "transfer.reinit=[]"]
     scratch = noted(experiment("transfer", *anew, folder="scratch"))
     assert kept["best"]["val/accuracy"] == pytest.approx(0.90, abs=0.02)
@@ -184,9 +185,8 @@ def test_pictures_that_are_small_at_first_teach_as_much(ways, seed: int) -> None
 @fashion
 @pytest.mark.slow
 def test_thawed_filters_beat_frozen_ones_and_slower_first_layers_overfit_less(experiment) -> None:
-    source = experiment("five_classes", folder="five")
     for seed in range(3):  # experiment=gradual_unfreezing, experiment=layer_rates
-        words = [f"transfer.file={source}", f"seed={seed}"]
+        words = [f"seed={seed}"]
         thawed = experiment("gradual_unfreezing", *words, folder=f"thawed{seed}")
         frozen = experiment("gradual_unfreezing", *words, "transfer.thaw=null", folder=f"frozen{seed}")
         by_layer = experiment("layer_rates", *words, folder=f"rates{seed}")

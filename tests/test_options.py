@@ -81,6 +81,7 @@ CHANGES: dict[str, Any] = {
     "model/vae/code": 3, "model/dilated/channels": 4, "model/dilated/dilations": [1, 1], "model/dilated/kernel": 5,
     "model/unet/channels": [2], "model/siamese/hidden": [8], "model/siamese/embedding": 3, "model/siamese/joint": [8],
     "model/siamese/merge": "difference", "model/embedding_mlp/hidden": [8], "model/embedding_mlp/embedding": 2,
+    "model/branch/hidden": [8], "model/branch/embedding": 3,
     "loss/huber/delta": 0.1,
     "optimiser/*/lr": 0.003, "optimiser/*/weight_decay": 0.5, "optimiser/*/layer_rates": [0.1, 1.0], "optimiser/*/eps": 0.1,
     "optimiser/*/decoupled": Given("not", DECAY), "optimiser/*/spare": Given("not", DECAY),

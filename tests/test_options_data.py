@@ -33,6 +33,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "sequences": {"samples": 80},
     "shapes": {"samples": 80, "size": 12},
     "pairs": {"items": 60, "features": 3},
+    "digit_pairs": {"subset": 30},
     "gene_expression": {"genes": 200},
     "cifar10": {"root": "{files}/cifar", "download": False},
 }
@@ -70,7 +71,9 @@ CHANGES: dict[str, Any] = {  # as in test_options
     "data/csv/separator": Given(";", {"data.file": "{files}/semicolons.csv"}),
     "data/csv/bad_rows": Given("skip", {"data.file": "{files}/broken.csv"}),
     "data/csv/standardise_target": Given(False, {"data.task": "regression"}),
-    "data/digits_permuted/order": 1,
+    "data/diabetes_outliers/share": 0.2, "data/diabetes_outliers/factor": 3.0, "data/diabetes_outliers/columns": ["bmi"],
+    "data/digits_permuted/order": 1, "data/digit_pairs/apart": "leaking_pairs", "data/digit_pairs/subset": 20,
+    "data/digits_part/classes": ["0", "1"], "data/digits_part/per_class": 2,
     "data/playground/figure": "spiral", "data/playground/noise": 0.5, "data/playground/features": ["x2", "y2"],
     "data/toy_regression/variant": "as_published", "data/toy_regression/features": 4,
     "data/toy_regression/standardise_target": True,

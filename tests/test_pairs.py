@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import types
 from dataclasses import replace
+from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -12,11 +14,13 @@ from conftest import composed, noted
 from sklearn.linear_model import LogisticRegression
 from test_models import DIGITS, TABLE, count, refusal
 
+from plumbline import tasks
 from plumbline.card import layers
 from plumbline.config import ConfigError, build, check_config
 from plumbline.data import Arrays, Data, Spec
+from plumbline.data.core import Splits
 from plumbline.data.pairs import in_pairs
-from plumbline.models.siamese import MERGES, Siamese
+from plumbline.models.siamese import MERGES, Branch, Siamese
 
 OPENING = types.SimpleNamespace(written=True)
 STYLE = {"norm": "none", "activation": "relu"}
@@ -91,7 +95,7 @@ def test_items_of_validation_change_nothing_in_train() -> None:
     spec, options = Spec("classification", (2, 3), 2, ("same", "other")), dict(composed("data=pairs").data)
     options = {key: options[key] for key in ("split", "split_seed", "val_fraction", "test_fraction", "folds", "fold", "subset",
                                              "normalise", "apart")}  # fmt: skip
-    make = lambda x: in_pairs(spec, lambda: Arrays(x, kind), lambda a, b: a != b, **options)  # noqa: E731
+    make = lambda x: in_pairs(spec, lambda: Arrays(x, kind), lambda a, b: a != b, classes=(), **options)  # noqa: E731
     first = make(x)
     others = sorted(int(item) for item in items(first.val))
     moved = x.copy()
@@ -133,9 +137,57 @@ def test_items_that_are_no_half_of_the_specs_pairs_are_refused() -> None:
     options = {key: value for key, value in composed("data=pairs").data.items() if key in composed("data=iris").data}
     del options["_target_"]
     make = lambda: Arrays(np.zeros((20, 3)), np.arange(20) % 2)  # noqa: E731
-    data = in_pairs(PAIR, make, lambda a, b: a != b, apart="items", **options)
+    data = in_pairs(PAIR, make, lambda a, b: a != b, apart="items", classes=(), **options)
     with pytest.raises(ConfigError, match=r"an item is \(3,\), but the spec says that a pair is \(2, 5\)"):
         _ = data.train
+
+
+# --- intervals -------------------------------------------------------------------------------------------------------
+
+PLAIN = Spec("classification", (1,), 2)
+
+
+def judged(n: int, seed: int, items: torch.Tensor | None, resamples: int) -> tuple[float, float]:
+    """The interval of the accuracy on n² pairs, where it is the items that make a pair easy or hard."""
+    generator = torch.Generator().manual_seed(seed)
+    of = torch.cartesian_prod(torch.arange(n), torch.arange(n))
+    ease, luck = torch.randn(n, generator=generator), torch.randn(n * n, generator=generator)
+    right = (ease[of].sum(1) + 1 + luck > 0).float()
+    y = torch.zeros(n * n, dtype=torch.long)
+    data = Data(PLAIN, lambda: Splits(None, None, lambda: None, lambda: ""))
+    return tuple(tasks.interval(data, torch.stack([right, 1 - right], 1), right, y, resamples, items)["val/accuracy"])
+
+
+def test_the_interval_over_items_holds_the_truth_in_about_95_of_100_draws_and_that_over_pairs_in_a_third() -> None:
+    n, draws = 40, 60
+    of = torch.cartesian_prod(torch.arange(n), torch.arange(n))
+    true = ((n - 1) * NormalDist().cdf(1 / 3**0.5) + NormalDist().cdf(1 / 5**0.5)) / n
+    held, width = {}, {}
+    for name, items in (("items", of), ("pairs", None)):
+        ends = [judged(n, seed, items, 60) for seed in range(draws)]
+        held[name] = np.mean([low <= true <= high for low, high in ends])
+        width[name] = np.mean([high - low for low, high in ends])
+    assert held["items"] >= 0.85
+    assert held["pairs"] < 0.5
+    assert width["items"] > 3 * width["pairs"]
+
+
+def test_a_pair_counts_as_often_as_both_of_its_items_and_an_item_with_itself_as_often_as_it() -> None:
+    items = torch.tensor([[7, 7], [7, 9], [9, 7], [9, 9]])
+    for weights in tasks.resampled(4, 50, items):
+        seven, nine = weights[0].item(), weights[3].item()
+        assert seven + nine == 2
+        assert weights.tolist() == [seven, seven * nine, seven * nine, nine]
+
+
+def test_the_items_of_a_pair_are_those_of_its_name_and_make_its_intervals_wider(run, monkeypatch) -> None:
+    train = drawn().train
+    assert [f"{a}-{b}" for a, b in train.items[:500].tolist()] == list(train.ids[:500])
+    monkeypatch.setattr("plumbline.run.write_report", lambda directory: None)
+    _, folder = run("data=pairs", "model=siamese", "epochs=1", "bootstrap=200", "report=false")
+    low, high = noted(folder)["interval"]["val/loss"]
+    losses = np.load(folder / "predictions.npz")["losses"]
+    assert high - low > 1.5 * 3.92 * losses.std() / len(losses) ** 0.5
 
 
 # --- the model -------------------------------------------------------------------------------------------------------
@@ -207,3 +259,37 @@ def test_pairs_that_leak_make_a_network_look_better_than_it_is(run, monkeypatch)
     ways = ([], ["data.apart=leaking_pairs"])
     honest, leaking = (scored(run, monkeypatch, "model=mlp", "report=false", *words) for words in ways)
     assert leaking > honest + 0.06
+
+
+def test_items_of_pairs_are_split_as_the_digits_themselves_are() -> None:
+    pairs, digits = (build(composed(f"data={name}", "data.subset=50").data)() for name in ("digit_pairs", "digits"))
+    assert items(pairs.train) == set(map(str, digits.train.ids))
+    assert items(pairs.val) == set(map(str, digits.val.ids))
+    same = pairs.train.y.view(50, 50)
+    assert torch.equal(same, (digits.train.y[:, None] == digits.train.y).long())
+
+
+def test_a_branch_gives_of_an_item_what_it_gives_of_a_half_of_a_pair() -> None:
+    widths = {"hidden": [8], "embedding": 4}
+    alone, pair = Branch(replace(PAIR, shape=(5,)), **widths, **STYLE), siamese("product")
+    taken = {name: weight for name, weight in pair.state_dict().items() if name.startswith("branch.")}
+    assert alone.load_state_dict(taken, strict=False).missing_keys == ["head.weight", "head.bias"]
+    x = some()
+    assert torch.equal(alone.branch(x[:, 0]), pair.branch(x[:, 0]))
+    assert count(alone) == (5 + 1) * 8 + (8 + 1) * 4 + (4 + 1) * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_branch_that_pairs_taught_needs_fewer_digits_by_name(run, monkeypatch, seed: int) -> None:
+    monkeypatch.setattr("plumbline.run.write_report", lambda directory: None)
+    anew = ["transfer.file=null", "transfer.freeze=[]", "transfer.reinit=[]"]
+    best = []
+    for folder, words in {"frozen": [], "free": ["transfer.freeze=[]"], "anew": anew}.items():
+        _, place = run("experiment=siamese_transfer", *words, f"seed={seed}", folder=folder)
+        best.append(noted(place)["best"]["val/accuracy"])
+    source = Path(noted(place.with_name("frozen"))["transfer"]["run"])  # experiment=digit_pairs
+    assert noted(source)["best"]["val/accuracy"] == pytest.approx(0.957, abs=0.01)
+    frozen, free, scratch = best
+    assert (frozen, free, scratch) == pytest.approx((0.876, 0.816, 0.778), abs=0.02)
+    assert frozen > free > scratch

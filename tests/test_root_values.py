@@ -19,6 +19,7 @@ from plumbline.assemble import assemble
 from plumbline.config import COMBINED, GROUPS, OPTIONAL, PLACE, PRESETS, Config, check_config
 from plumbline.evaluate import read_request
 from plumbline.scoring import Scoring
+from plumbline.stages import parse
 
 MOVES = {  # values that move the numbers of a tiny run
     "seed": 1, "epochs": 2, "batch_size": 7, "accumulate": 2, "grad_clip": 0.01, "ema": 0.5, "precision": "bf16",
@@ -177,18 +178,20 @@ def test_an_experiment_opens_with_question_command_cost_and_number_and_its_numbe
 
 
 OVERRIDE = re.compile(r"[\w./]+=|~")
+OTHERS = ("plumbline.evaluate", "plumbline.stages")  # commands that a header tells to run beside scripts/train
 
 
 def alternatives(command: str) -> list[list[str]]:
     """What a header tells to run: the words key=value and ~key before the brackets, and these with each run of such words
-    in them. A run that names an experiment stands for itself, and so does one of plumbline.evaluate, its first word."""
+    in them. A run that names an experiment stands for itself, and so does what another command is told, its first word."""
     before, _, brackets = command.partition("     (")
     base = [word for word in shlex.split(before) if OVERRIDE.match(word)]
     runs: list[list[str]] = []
     going = False
     for piece in brackets.removesuffix(")").split():
         word = piece.rstrip(",;:")
-        counts = word == "plumbline.evaluate" or OVERRIDE.match(word)
+        staged = going and runs[-1][0] == "plumbline.stages"  # whose folder, and each /, are words, too
+        counts = word in OTHERS or OVERRIDE.match(word) or staged
         if counts and not going:
             runs.append([])
         if counts:
@@ -214,6 +217,9 @@ def test_each_command_of_a_header_can_be_pasted_and_composes(name: str) -> None:
     for words in alternatives(command):
         if words[0] == "plumbline.evaluate":
             assert read_request(words[1:]).on == "val"
+        elif words[0] == "plumbline.stages":
+            for stage in parse(words[1:])[1]:
+                check_config(composed(*stage))
         else:
             check_config(composed(*(first_of(word) for word in words)))
 

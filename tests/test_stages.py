@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, composed
 from omegaconf import OmegaConf
 
 from plumbline import stages
@@ -79,17 +81,27 @@ def test_a_command_without_folder_or_stages_is_refused(words: list[str]) -> None
         stages.parse(words)
 
 
+def growing() -> list[str]:
+    """The words of plumbline.stages in the header of experiment=growing."""
+    line = (ROOT / "conf" / "experiment" / "growing.yaml").read_text(encoding="utf-8").splitlines()[2]
+    return shlex.split(line.partition("plumbline.stages ")[2].removesuffix(")"))
+
+
+def test_the_experiment_grows_samples_and_units_at_each_stage() -> None:
+    stages_ = [composed(*words) for words in stages.parse(growing())[1]]
+    assert [cfg.data.subset for cfg in stages_] == [100, 400, 1077]
+    assert [list(cfg.model.hidden) for cfg in stages_] == [[8], [32], [64]]
+
+
 @pytest.mark.slow
-def test_digits_get_better_with_more_samples_and_a_wider_network(monkeypatch, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_digits_get_better_with_more_samples_and_a_wider_network(seed: int, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    common = ["data=digits", "checks=off", "report=false", "threads=1", "bootstrap=5"]
-    steps = [("50", "8"), ("300", "32"), ("1077", "64")]
-    words = ["grown", *common]
-    for samples, width in steps:
-        words += ["/", f"data.subset={samples}", f"model.hidden=[{width}]"]
-    assert stages.climb(*stages.parse(words)) == 0
-    values = [
-        json.loads((tmp_path / "grown" / str(k) / "run.json").read_text())["best"]["val/accuracy"] for k in (1, 2, 3)
-    ]
-    assert values == sorted(values)
-    assert values[-1] > 0.94
+    folder, *words = growing()  # experiment=growing
+    quick = ["checks=off", "report=false", "threads=1", "bootstrap=5", f"seed={seed}"]
+    assert stages.climb(*stages.parse([folder, *quick, *words])) == 0
+    first, second, third = (
+        json.loads((tmp_path / folder / str(k) / "run.json").read_text())["best"]["val/accuracy"] for k in (1, 2, 3)
+    )
+    assert 0.35 < first < 0.66
+    assert (second, third) == pytest.approx((0.955, 0.976), abs=0.01)

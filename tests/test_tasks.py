@@ -89,7 +89,7 @@ def test_the_interval_holds_the_true_accuracy_in_about_95_of_100_samples() -> No
         right = torch.rand(200, generator=draw) < true
         logits = torch.nn.functional.one_hot((~right).long(), 5) * 3.0
         y = torch.zeros(200, dtype=torch.long)
-        low, high = tasks.interval(data_of(y, CLASSES), logits, torch.zeros(200), y, 200)["val/accuracy"]
+        low, high = tasks.interval(data_of(y, CLASSES), logits, torch.zeros(200), y, 200, None)["val/accuracy"]
         held += low <= true <= high
     assert 88 <= held <= 100
 

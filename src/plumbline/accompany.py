@@ -10,20 +10,21 @@ from plumbline import device, exits
 from plumbline.assemble import assemble, mistakes_in, rehearse
 from plumbline.config import build, check_config
 from plumbline.distributed import World
+from plumbline.first import trained
 from plumbline.loop import Diverged, fit
 from plumbline.scoring import Scoring, load_best
 from plumbline.slurm.job import fate
 from plumbline.transfer import begun
 
 
-def accompany(cfg: DictConfig, directory: Path, world: World) -> int:
+def accompany(cfg: DictConfig, directory: Path, overrides: list[str], world: World) -> int:
     """Train along until process 0 has ended; return the exit status. What there is to say, process 0 says."""
     check_config(cfg)
     where = device.choose(cfg.device)
     with mistakes_in("data"):
         data = build(cfg.data)()
-    built = begun(cfg, directory)
-    layers = rehearse(built, data.spec)
+    layers = rehearse(begun(cfg, directory), data.spec)
+    built = trained(begun(cfg, directory), cfg, overrides, directory, world.signals, alone=False)
     device.prepare(where, cfg.threads, cfg.batch_size * sum(layer["multiply_adds"] for layer in layers))
     training, state, step, schedule = assemble(built, data, where, world)
     scoring = Scoring(data, training, cfg)

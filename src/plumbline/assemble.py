@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from plumbline import device, tasks
+from plumbline.augment import check_targets
 from plumbline.card import layers
 from plumbline.config import ConfigError, build
 from plumbline.contract import place
@@ -23,6 +24,7 @@ from plumbline.regularisers import Regulariser
 from plumbline.seeing import check_figures
 from plumbline.sharding import shard
 from plumbline.state import State
+from plumbline.transfer import untrained
 
 
 def assemble(
@@ -68,7 +70,8 @@ def rehearse(cfg: DictConfig, spec: Spec) -> list[dict[str, Any]]:
             check_figures(cfg, spec, training.model)
         training.model.train()
         with mistakes_in("augment"):
-            for augment in training.augmentations:
+            for name, augment in zip(cfg.augment, training.augmentations, strict=True):
+                check_targets(spec.task, name, augment)
                 augment(x, training.generator)
         with mistakes_in("regulariser"):
             for regulariser in training.regularisers:
@@ -77,13 +80,31 @@ def rehearse(cfg: DictConfig, spec: Spec) -> list[dict[str, Any]]:
             each = training.loss(outputs.detach().float(), y, reduction="none")
         if not isinstance(each, Tensor) or each.shape != (samples,):
             raise ConfigError(f"loss: with reduction='none' it gave {shown(each)}; it must be the ({samples},) losses")
-        with mistakes_in("step"), suppress(Diverged):  # random numbers may be none that this network can take
+        with (
+            mistakes_in("step"),
+            spread(samples),
+            suppress(Diverged),
+        ):  # random numbers may be none that this network can take
             got = step(training, [(x, y)] * cfg.accumulate)
             if not isinstance(got, Tensor) or got.numel() != 1:
                 raise ConfigError(
                     f"step: {cfg.step._target_} gave {shown(got)}; it must return the loss, a scalar tensor"
                 )
     return found
+
+
+@contextmanager
+def spread(samples: int) -> Iterator[None]:
+    """Say what torch means where a batch norm meets a batch of one."""
+    try:
+        yield
+    except ValueError as error:
+        if samples > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "batch_size=1: the network has batch norms, and one sample has no spread to be divided by; say batch_size=2 or "
+            "more, or model.norm=layer"
+        ) from error
 
 
 def shown(value: Any) -> str:
@@ -122,6 +143,7 @@ def build_all(
     cfg: DictConfig, spec: Spec, prior: Tensor, where: torch.device, rehearsal: bool = False, world: World | None = None
 ) -> tuple[Training, State, Step, Schedule]:
     """The parts of a run, in the order in which they need one another."""
+    cfg = untrained(cfg) if rehearsal else cfg
     torch.manual_seed(cfg.seed)
     with mistakes_in("model"):
         model = build(cfg.model)(spec)

@@ -6,6 +6,7 @@ the device. The same functions serve test-time augmentation.
 
 from __future__ import annotations
 
+from functools import partial
 from math import pi
 
 import torch
@@ -128,3 +129,15 @@ def _integers(x: Tensor, generator: torch.Generator, low: int, high: int) -> Ten
 def _images(name: str, x: Tensor) -> None:
     if x.dim() != 4:
         raise ConfigError(f"augment=[{name}]: needs images (C, H, W), not {tuple(x.shape[1:])}")
+
+
+MOVES = (shift, crop, rotate, flip)  # these move pixels, so a target that is made of pixels no longer fits
+
+
+def check_targets(task: str, name: str, augment: partial) -> None:
+    """Raise ConfigError if it would move an image and not the mask, or the image, that is to come out."""
+    if task in ("segmentation", "reconstruction") and augment.func in MOVES:
+        raise ConfigError(
+            f"augment=[{name}]: moves the pixels of an input, and its target, which is made of pixels too, would stay where it "
+            "is; leave it out, or choose cutout"
+        )

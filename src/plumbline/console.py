@@ -60,6 +60,8 @@ class Console:
         self.say(
             f"simplest baseline ({run['baseline']['name']}): {self.objective} {run['baseline'][self.objective]:.4f}"
         )
+        if run["transfer"] is not None:
+            self.say(f"starts from {run['transfer']['weights']}")
         self.say(word)
         if record.resumed:
             self.say(f"going on after {state.epoch} epochs and {state.step} steps")

@@ -135,7 +135,7 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
         outputs = members.outputs(test)[0] / degrees
         losses = training.loss(outputs, targets, reduction="none")
     values = {"loss": losses.mean().item(), **tasks.score(data.spec, outputs, targets, data.target_scale)}
-    ends = tasks.interval(data, outputs, losses, targets, cfg.bootstrap, prefix="test")
+    ends = tasks.interval(data, outputs, losses, targets, cfg.bootstrap, test.items, prefix="test")
     metrics = {
         name: {"value": value, "low": ends[f"test/{name}"][0], "high": ends[f"test/{name}"][1]}
         for name, value in values.items()
@@ -170,7 +170,7 @@ def validated(
     for name, outputs in (("alone", alone), ("together", together)):
         losses = training.loss(outputs, targets, reduction="none")
         values = {"loss": losses.mean().item(), **tasks.score(data.spec, outputs, targets, data.target_scale)}
-        ends = tasks.interval(data, outputs, losses, targets, cfg.bootstrap)
+        ends = tasks.interval(data, outputs, losses, targets, cfg.bootstrap, data.val.items)
         for metric, value in values.items():
             low, high = ends[f"val/{metric}"]
             found["metrics"].setdefault(metric, {})[name] = {"value": value, "low": low, "high": high}

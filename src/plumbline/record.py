@@ -105,7 +105,7 @@ class Record:
             "seed": cfg.seed, "objective": None, "direction": None,
             "best": None, "baseline": None, "baselines": [], "interval": None, "margins": None, "parameters": None, "data": None,
             "environment": environment(), "git": git_state(), "restarts": 0, "findings": [], "trackers": {},
-            "test": None, "error": None, "processes": None,
+            "test": None, "error": None, "processes": None, "transfer": None,
         }  # fmt: skip
         self.note()
 

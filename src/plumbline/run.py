@@ -27,6 +27,7 @@ from plumbline.console import Console
 from plumbline.contract import place
 from plumbline.data.core import Data
 from plumbline.distributed import World, joined
+from plumbline.first import origin, trained
 from plumbline.loop import Diverged, Training, fit, planned, updates_per_epoch
 from plumbline.record import Clock, Record, save_arrays, save_predictions, write_request
 from plumbline.report import SEEN
@@ -57,20 +58,22 @@ def run(
     if not isinstance(data, Data):
         raise ConfigError(f"data: {cfg.data._target_} gave a {type(data).__name__}; it must be a plumbline.data.Data")
     objective, direction = tasks.objective(data.spec, cfg.objective, cfg.direction)
-    built = begun(cfg, directory)
-    layers = rehearse(built, data.spec)
+    layers = rehearse(begun(cfg, directory), data.spec)
     work = sum(layer["multiply_adds"] for layer in layers)
     if cfg.batch_size == AUTO:
         cfg, overrides = sized(cfg, overrides, data, where, work)
         if cfg.resume is not None:  # a run that was queued, and written down, before it could try
             write_request(directory, cfg, overrides)
     device.prepare(where, cfg.threads, cfg.batch_size * work)
+    built = trained(begun(cfg, directory), cfg, overrides, directory, signals, alone=world is None)
 
     training, state, step, schedule = assemble(built, data, where, world)
     scoring = Scoring(data, training, cfg)
     with Record(directory, cfg, overrides) as record:
         facts = {"objective": objective, "direction": direction, "layers": layers}
         facts["processes"] = 1 if world is None else world.size
+        if (source := origin(built, cfg)) is not None:
+            facts["transfer"] = source
         facts["baseline"] = tasks.baseline(data, training.loss)
         record.describe(data, training.model, where, planned(schedule, training.optimiser), **facts)
         word = state.load(directory / "last.pt") if record.resumed else None
@@ -83,12 +86,12 @@ def run(
         console, checks = Console(cfg.epochs, updates, objective), Checks(cfg.checks, record)
         console.begin(record, state, word)
         if not state.records and not state.step:
-            view = View(data, cfg, record.run["parameters"])
+            view = View(data, built, record.run["parameters"])
             checks.ask("audit", view)
             if cfg.checks.data:
                 save_arrays(directory / SEEN, **seen(view))
             baselines.measure(cfg.checks, checks, view, training.loss)
-            with closing(Bench(cfg, data, where)) as bench:
+            with closing(Bench(built, data, where)) as bench:
                 checks.ask("probes", bench)
             console.findings(record.run["findings"])
             checks.stop()
@@ -110,7 +113,9 @@ def run(
             load_best(state.network, directory / "best.pt")
             outputs, losses, targets = scoring.outputs(state.network, data.val)
             save_predictions(directory / "predictions.npz", data, data.val, outputs, losses, targets)
-            record.note(best=state.best, interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap))
+            record.note(
+                best=state.best, interval=tasks.interval(data, outputs, losses, targets, cfg.bootstrap, data.val.items)
+            )
             ours, choices = (outputs, losses), max(len(state.records), 1)
             record.note(margins=baselines.margins(record, data, training.loss, ours, targets, cfg.bootstrap, choices))
             if cfg.epochs:
@@ -194,7 +199,7 @@ def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str], judge
                 )
             directory, world.sharded = world.same(directory), cfg.shard
             if world.rank:
-                return accompany(cfg, directory, world)
+                return accompany(cfg, directory, overrides, world)
         try:
             run(cfg, directory, overrides, signals, world, judge)
         except Left as left:

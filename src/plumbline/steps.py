@@ -61,7 +61,17 @@ def progressive_resizing(training: Training, batches: list[Batch], *, start: flo
     require("step.start", start, 0 < start <= 1, "in (0, 1], a part of the side")
     require("step.until", until, 0 < until <= 1, "in (0, 1], a part of the run")
     done = min(int(4 * training.progress / until), 4) / 4
-    return supervised(training, [(resized(x, start + (1 - start) * done), y) for x, y in batches])
+    smaller = [(resized(x, start + (1 - start) * done), y) for x, y in batches]
+    try:
+        return supervised(training, smaller)
+    except (RuntimeError, ConfigError) as error:
+        if smaller[0][0].shape == batches[0][0].shape or isinstance(error, torch.OutOfMemoryError):
+            raise
+        size = "x".join(map(str, smaller[0][0].shape[2:]))
+        raise ConfigError(
+            f"step=progressive_resizing: this network, or what it is asked for, takes no images of {size}; choose one that "
+            f"averages over positions and gives classes or numbers, such as model=resnet ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def resized(x: Tensor, share: float) -> Tensor:

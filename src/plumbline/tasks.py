@@ -151,12 +151,15 @@ def baseline(data: Data, loss: Callable[..., Tensor]) -> dict[str, str | float]:
 
 
 def interval(
-    data: Data, outputs: Tensor, losses: Tensor, y: Tensor, resamples: int, prefix: str = "val"
+    data: Data, outputs: Tensor, losses: Tensor, y: Tensor, resamples: int, items: Tensor | None, prefix: str = "val"
 ) -> dict[str, list[float]]:
-    """The 95 % percentile bootstrap interval of each metric (Efron 1979): [low, high] by name. Always the same draws."""
+    """The 95 % percentile bootstrap interval of each metric (Efron 1979): [low, high] by name. Always the same draws.
+
+    items (N, 2): of the split, if its samples are pairs; then items are drawn and not pairs (see `resampled`).
+    """
     outputs, losses, y = outputs.cpu(), losses.cpu().double(), y.cpu()
     found: dict[str, list[float]] = {}
-    for weights in resampled(len(y), resamples):
+    for weights in resampled(len(y), resamples, items):
         for name, value in weighted(data, outputs, losses, y, weights).items():
             found.setdefault(f"{prefix}/{name}", []).append(value)
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
@@ -171,29 +174,41 @@ def paired_error(
     """The standard error of the difference in a metric between two pairs of (outputs, losses), by a paired bootstrap.
 
     Both are scored on the same draws, those of `interval`: what makes a sample hard for both is not in the difference.
-    Of a mean over samples, such as accuracy, it is what infinitely many draws would give, without any.
+    Of a mean over independent samples, such as accuracy, it is what infinitely many draws would give, without any.
     """
+    items = data.val.items
     pair, y = [(outputs.cpu(), losses.cpu().double()) for outputs, losses in (ours, theirs)], y.cpu()
     name = metric.rpartition("/")[2]
     if name in ("loss", "accuracy"):
         one, other = ((outputs.argmax(1) == y).double() if name == "accuracy" else losses for outputs, losses in pair)
-        return ((one - other).std(correction=0).nan_to_num(0) / len(y) ** 0.5).item()
+        if items is None:
+            return ((one - other).std(correction=0).nan_to_num(0) / len(y) ** 0.5).item()
     apart = []
-    for weights in resampled(len(y), min(resamples, ENOUGH)):
+    for weights in resampled(len(y), min(resamples, ENOUGH), items):
         one, other = (weighted(data, *each, y, weights)[name] for each in pair)
         apart.append(one - other)
     apart = torch.tensor(apart, dtype=torch.float64)
     return apart[apart.isfinite()].std(correction=0).nan_to_num(0).item()
 
 
-def resampled(count: int, resamples: int) -> Iterator[Tensor]:
-    """How often each sample is in each draw of a bootstrap, (count,) float64. Always the same draws."""
+def resampled(count: int, resamples: int, items: Tensor | None = None) -> Iterator[Tensor]:
+    """How often each sample is in each draw of a bootstrap, (count,) float64. Always the same draws.
+
+    Pairs of n items are not n² independent samples, so their items are drawn (Snijders and Borgatti 1999, Connections 22;
+    Davezies, D'Haultfœuille and Guyonvarch 2021, Annals of Statistics 49): a pair of two that were drawn a and b times is
+    there a times b times, and the pair of an item with itself as often as the item is.
+    """
     draws = torch.Generator().manual_seed(0)
+    drawn = count
+    if items is not None:
+        known, of = items.unique(return_inverse=True)  # (N, 2) from 0 on
+        drawn, alone = len(known), items[:, 0] == items[:, 1]
     for _ in range(resamples):
-        yield torch.bincount(torch.randint(count, (count,), generator=draws), minlength=count).double()
+        times = torch.bincount(torch.randint(drawn, (drawn,), generator=draws), minlength=drawn).double()
+        yield times if items is None else torch.where(alone, times[of[:, 0]], times[of].prod(1))
 
 
 def weighted(data: Data, outputs: Tensor, losses: Tensor, y: Tensor, weights: Tensor) -> dict[str, float]:
     """The loss and the task's metrics where each sample counts so many times."""
     scores = score(data.spec, outputs, y, data.target_scale, weights)
-    return {"loss": (losses * weights).sum().item() / len(y), **scores}
+    return {"loss": (losses * weights).sum().item() / weights.sum().item(), **scores}

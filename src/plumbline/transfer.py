@@ -115,7 +115,9 @@ def load(model: nn.Module, path: Path, reinit: list[str]) -> None:
     """
     path = path / "best.pt" if path.is_dir() else path
     if not path.exists():
-        raise ConfigError(f"transfer.file={path}: there is no such file; name a run's folder, its best.pt, or a .pth")
+        raise ConfigError(
+            f"transfer.file={path}: there is no such file; name a run's folder, its best.pt, a .pth or experiment=…"
+        )
     content, _ = read(path, word="transfer.file")
     given = content["model"] if isinstance(content.get("model"), dict) else content
     given = {name: tensor for name, tensor in given.items() if isinstance(tensor, Tensor)}
@@ -153,6 +155,21 @@ def renamed(given: dict[str, Tensor], wanted: list[str]) -> dict[str, Tensor]:
 def tops(keys: list[str]) -> list[str]:
     """The layers of these weights, each once."""
     return list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
+
+
+def named(cfg: DictConfig) -> str | None:
+    """What transfer.file says, if it is an experiment (`experiment=five_classes`, and further words) and no path."""
+    file = cfg.transfer.get("file") if cfg.transfer else None
+    return file if isinstance(file, str) and file.startswith("experiment=") and not Path(file).exists() else None
+
+
+def untrained(cfg: DictConfig) -> DictConfig:
+    """What can be built before the experiment that transfer.file names was run: the same network with its own weights."""
+    if named(cfg) is None:
+        return cfg
+    cfg = cfg.copy()
+    cfg.transfer.file, cfg.transfer.reinit = None, []
+    return cfg
 
 
 def begun(cfg: DictConfig, directory: Path) -> DictConfig:

@@ -60,14 +60,16 @@ class Split:
     """Samples in memory. x: (N, *shape) float; y: (N,) int64 classes or (N, outputs) float targets; ids: (N,).
 
     left_out: what could not be used when a test split was opened, by name; all other samples are there.
+    items: (N, 2) numbers of the two items that each sample is made of; samples that share one are not independent.
     """
 
     def __init__(
-        self, x: Tensor, y: Tensor, ids: np.ndarray, groups: np.ndarray | None = None, left_out: Sequence[str] = ()
-    ):
+        self, x: Tensor, y: Tensor, ids: np.ndarray, groups: np.ndarray | None = None, left_out: Sequence[str] = (),
+        items: Tensor | None = None,
+    ):  # fmt: skip
         assert len(x) == len(y) == len(ids), (len(x), len(y), len(ids))
         self.x, self.y, self.ids, self.groups = x, y, np.asarray(ids), groups
-        self.left_out = list(left_out)
+        self.left_out, self.items = list(left_out), items
 
     def __len__(self) -> int:
         return len(self.ids)

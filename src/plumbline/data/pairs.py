@@ -46,7 +46,23 @@ def pairs(
         return Arrays(x + noise * generator.normal(size=x.shape), hidden)
 
     spec = Spec("classification", (2, features), 2, ("free", "bound"))
-    return in_pairs(spec, load, lambda first, second: (first * second).sum(1) > 0, apart=apart, **options)
+    return in_pairs(spec, load, lambda first, second: (first * second).sum(1) > 0, apart=apart, classes=(), **options)
+
+
+def digit_pairs(*, apart: Apart, **options: Unpack[DataOptions]) -> Data:
+    """Pairs of handwritten digits, x (2, 1, 8, 8), and whether both are the same.
+
+    Their items are split as data=digits splits them, so that no network that learnt from pairs has met that one's val.
+    """
+
+    def load() -> Arrays:
+        from sklearn.datasets import load_digits
+
+        x, y = load_digits(return_X_y=True)
+        return Arrays(x.reshape(-1, 1, 8, 8) / 16, y.astype(np.int64))
+
+    spec, digits = Spec("classification", (2, 1, 8, 8), 2, ("different", "same")), tuple(map(str, range(10)))
+    return in_pairs(spec, load, lambda first, second: first == second, apart=apart, classes=digits, **options)
 
 
 def in_pairs(
@@ -55,12 +71,14 @@ def in_pairs(
     target: Callable[[np.ndarray, np.ndarray], np.ndarray],
     *,
     apart: Apart,
+    classes: tuple[str, ...],
     **options: Unpack[DataOptions],
 ) -> Data:
     """All ordered pairs of the items that `load` reads, an item with itself included: n items are n² pairs.
 
     spec: of a pair, of shape (2, *shape of an item), with the classes of the target. load: the items, whose y (n,) or
-    (n, …) is what a target is a function of: target(y of the first, y of the second) -> (N,) labels. An item is in one
+    (n, …) is what a target is a function of: target(y of the first, y of the second) -> (N,) labels. classes: of the items, if
+    their y (n,) is one, so that each split has its share of each; () if it is not. An item is in one
     of train, val and test, and its pairs with it: no pair of val has an item of train. Scales are fitted on the items
     of train, alike for both halves; subset counts items. A split's ids are `first-second`, its groups the first items.
 
@@ -86,7 +104,7 @@ def in_pairs(
             return np.asarray(target(*y[both])).astype(np.int64)
 
         if apart == "items":
-            rows = split_indices(y, options, classes=())
+            rows = split_indices(y, options, classes=classes)
             inside = [np.stack([part.repeat(len(part)), np.tile(part, len(part))]) for part in rows]
         else:
             every = np.stack([np.arange(n).repeat(n), np.tile(np.arange(n), n)])
@@ -101,9 +119,9 @@ def in_pairs(
         items = scaled(x, (mean, std))  # (n, *shape)
 
         def split(both: np.ndarray) -> Split:
-            first, second = both
+            (first, second), of = both, torch.from_numpy(both.T)
             ids = np.array([f"{a}-{b}" for a, b in zip(names[first], names[second], strict=True)])
-            return Split(items[torch.from_numpy(both.T)], torch.from_numpy(labels(both)), ids, names[first])
+            return Split(items[of], torch.from_numpy(labels(both)), ids, names[first], items=of)
 
         train, val, test = inside
         identity = fingerprint(x, y, names)

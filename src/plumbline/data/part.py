@@ -10,7 +10,8 @@ import torch
 
 from plumbline.config import ConfigError, nearest
 from plumbline.data.core import Data, Split, Splits
-from plumbline.data.splits import OwnTestOptions
+from plumbline.data.splits import DataOptions, OwnTestOptions
+from plumbline.data.tabular import digits
 from plumbline.data.vision import fashion_mnist
 
 
@@ -30,6 +31,11 @@ def fashion_mnist_part(
     return of_classes(
         fashion_mnist(root=root, system_root=system_root, download=download, **options), classes, per_class
     )
+
+
+def digits_part(*, classes: list[str], per_class: int | None, **options: Unpack[DataOptions]) -> Data:
+    """The digits of some classes, and at most `per_class` of each in train; val and test have all of them."""
+    return of_classes(digits(**options), classes, per_class)
 
 
 def of_classes(data: Data, classes: list[str], per_class: int | None) -> Data:

@@ -34,6 +34,7 @@ class StreamedSplit:
         left_out: Sequence[str] = (),
     ):
         assert len(images.ids) == len(y) == len(digests), (len(images.ids), len(y), len(digests))
+        self.items = None
         self.images, self.y, self.ids, self.groups, self.digests = images, y, images.ids, groups, digests
         self.workers, self.scale, self.left_out = workers, scale, list(left_out)
         self.layout = torch.contiguous_format

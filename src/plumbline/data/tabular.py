@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
 
 from plumbline.contract import require
-from plumbline.data.core import Data, Spec
+from plumbline.data.core import Data, Spec, Split, Splits
 from plumbline.data.memory import Arrays, in_memory
 from plumbline.data.select import TableOptions, choosing, selected
 from plumbline.data.splits import DataOptions, check_options
@@ -74,6 +75,23 @@ def diabetes(*, standardise_target: bool, **options: Unpack[TableOptions]) -> Da
     spec = Spec("regression", (10,), 1, features=DIABETES)
     # scikit-learn would hand it out scaled by all 442 patients; the raw measures are scaled here, by train
     return _bundled(spec, "load_diabetes", options, standardise_target=standardise_target, scaled=False)
+
+
+def diabetes_outliers(
+    *, share: float, factor: float, draw: int, standardise_target: bool, **options: Unpack[TableOptions]
+) -> Data:
+    """`diabetes` with wrong numbers in train: a `share` of its targets, as standardised, times `factor`; val has none."""
+    require("data.share", share, 0 <= share < 1, "in [0, 1)")
+    require("data.draw", draw, draw >= 0, "at least 0")
+    data = diabetes(standardise_target=standardise_target, **options)
+
+    def load() -> Splits:
+        whole = data._load()
+        y = whole.train.y.clone()
+        y[np.random.default_rng(draw).permutation(len(y))[: round(share * len(y))]] *= factor
+        return replace(whole, train=Split(whole.train.x, y, whole.train.ids))
+
+    return Data(data.spec, load)
 
 
 def _bundled(

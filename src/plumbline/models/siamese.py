@@ -50,9 +50,7 @@ class Siamese(nn.Module):
             )
         self.merge = merge
         style = {"norm_name": norm, "activation_name": activation}
-        widths = [prod(spec.shape[1:]), *hidden]
-        layers = [dense(*pair, **style) for pair in pairwise(widths)]
-        self.branch = nn.Sequential(*layers, nn.Linear(widths[-1], embedding))
+        self.branch = branch(prod(spec.shape[1:]), hidden, embedding, norm, activation)
         widths = [2 * embedding if merge == "concat" else embedding, *joint]
         self.joint = nn.Sequential(*(dense(*pair, **style) for pair in pairwise(widths)))
         self.head = nn.Linear(widths[-1], spec.outputs)
@@ -61,3 +59,24 @@ class Siamese(nn.Module):
         halves = x.flatten(2).flatten(0, 1)  # (2 B, features): one batch, so that a norm sees both alike
         first, second = self.branch(halves).unflatten(0, (-1, 2)).unbind(1)  # (B, embedding) each
         return self.head(self.joint(MERGES[self.merge](first, second)))  # (B, outputs)
+
+
+class Branch(nn.Module):
+    """One branch of a `Siamese` and a head of its own: what was learnt of pairs serves single items, by `transfer`."""
+
+    def __init__(self, spec: Spec, *, hidden: list[int], embedding: int, norm: Norm, activation: Activation):
+        super().__init__()
+        for key, sizes in {"hidden": hidden, "embedding": [embedding]}.items():
+            positive(key, sizes, sizes if key != "embedding" else embedding)
+        self.branch = branch(prod(spec.shape), hidden, embedding, norm, activation)
+        self.head = nn.Linear(embedding, spec.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.branch(x.flatten(1)))  # (B, outputs)
+
+
+def branch(features: int, hidden: list[int], embedding: int, norm: Norm, activation: Activation) -> nn.Sequential:
+    """Dense layers from `features` to `embedding` numbers, the last without norm and activation."""
+    widths = [features, *hidden]
+    layers = [dense(*pair, norm_name=norm, activation_name=activation) for pair in pairwise(widths)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], embedding))

@@ -60,6 +60,8 @@ class CutMix(Regulariser):
         self.check(0, inf, alpha=alpha)
         if len(spec.shape) != 3:
             raise ConfigError(f"regulariser=[{self.option}]: needs images (C, H, W), not {spec.shape}")
+        if spec.task in ("segmentation", "reconstruction"):  # a target of pixels would have to be cut as its image is
+            raise ConfigError(f"regulariser=[{self.option}]: needs classes or numbers, not {spec.task}; choose mixup")
         self.alpha = alpha
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

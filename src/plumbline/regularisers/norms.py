@@ -6,7 +6,7 @@ from math import inf
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from plumbline.data.core import Spec
 from plumbline.regularisers.core import Regulariser
@@ -60,4 +60,8 @@ def _targets(regulariser: Regulariser, model: nn.Module, layers: list[str]) -> l
     found = [(name, module, kernel) for name, module in chosen.items() for kernel in kernels(module)]
     if not found:
         raise regulariser.wrong("layers", layers, f"these have no weights: {', '.join(chosen)}")
+    for name, module, kernel in found:
+        if parametrize.is_parametrized(module, kernel):
+            reason = f"{name}.{kernel} is computed by another norm of weights already"
+            raise regulariser.wrong("layers", layers, f"{reason}; leave one of the two out, or name other layers")
     return found

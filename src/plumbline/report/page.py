@@ -378,4 +378,6 @@ def commands(folder: Folder) -> str:
     if git.get("diff"):
         program = "import json, sys; print(json.load(open(sys.argv[1]))['git']['diff'])"
         lines.append(f'python -c "{program}" {shlex.quote(str(_here(folder) / "run.json"))} | git apply')
+    if source := folder.get("transfer", dict):
+        lines.append(f"# starts from {source['weights']}, sha256 {source['sha256']}")
     return "\n".join([*lines, _command(folder)])
