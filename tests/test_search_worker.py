@@ -21,6 +21,7 @@ from conftest import ROOT, TINY, trials
 from optuna.trial import create_trial
 from test_search_report import LR, study_of
 
+from plumbline.search.compose import Points
 from plumbline.search.storage import open_storage
 from plumbline.search.study import Study
 from plumbline.search.trial import draw as draw_point
@@ -155,7 +156,8 @@ class Nobody:
 
 def worker_of(study: Study) -> Worker:
     (study.folder / "workers").mkdir(exist_ok=True)
-    return Worker(study, Nobody(), float("inf"))
+    composed = Points(study.space, study.fixed, study.config_name, study.folders(snapshot=True))
+    return Worker(study, Nobody(), float("inf"), composed)
 
 
 def below(study: Path) -> list[int]:

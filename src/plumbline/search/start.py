@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,9 +18,8 @@ from plumbline.contract import ConfigError
 from plumbline.search import presence
 from plumbline.search.code import copy_code
 from plumbline.search.compose import Points, checkpoints
+from plumbline.search.launch import LOG, Ahead, Passed, default_workers
 from plumbline.search.study import CODE, FILE, Study, asked, difference
-
-LOG = "workers.log"
 
 
 def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) -> int:
@@ -37,30 +35,35 @@ def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) ->
     study, wider = opened(wanted)
     if (done := ended(study)) is not None and not wider:
         return done
-    new = not (study.folder / FILE).exists()
-    points = study.points()
-    if new or wider:
-        composed = Points(study.space, study.fixed, study.config_name, folders)
-        for point in checkpoints(study.space, points):
-            composed.check(point)
+    new, count = not (study.folder / FILE).exists(), study.search["workers"]
+    count = default_workers(cfg.device) if count is None else count
     if options is not None and options.launcher.dry_run:
         from plumbline.slurm import array
 
+        check(study, folders, new or wider)
         return array.show(study, options)
-    study.folder.mkdir(parents=True, exist_ok=True)
-    (study.folder / presence.FOLDER).mkdir(exist_ok=True)
-    copy_code(study, new)
-    if wider:
-        widen(study)
-    study.write()
+    with Ahead(study, count) as ahead:  # it has until then to import
+        check(study, folders, new or wider)
+        study.folder.mkdir(parents=True, exist_ok=True)
+        (study.folder / presence.FOLDER).mkdir(exist_ok=True)
+        copy_code(study, new)
+        if wider:
+            widen(study)
+        study.write()
+        status = run_workers(study, 0 if options is not None else count, new, ahead)
     if options is not None:
-        return run_workers(study, 0, new) or submitted(study, options, new)
-    count = study.search["workers"]
-    count = default_workers(cfg) if count is None else count
-    status = run_workers(study, count, new)
+        return status or submitted(study, options, new)
     if count == 0 and status == exits.DONE:
         print(f"prepared; start workers with  python -m plumbline.search.worker study={study.folder}")
     return status
+
+
+def check(study: Study, folders: list[Path], new: bool) -> None:
+    """Compose the points of a space that is new, all or a sample. Raises ConfigError on the first mistake in one."""
+    if new:
+        composed = Points(study.space, study.fixed, study.config_name, folders)
+        for point in checkpoints(study.space, study.points()):
+            composed.check(point)
 
 
 def slurm_options(cfg: DictConfig, place: DictConfig) -> Any:
@@ -194,15 +197,7 @@ def ended(study: Study) -> int | None:
     return exits.DONE
 
 
-def default_workers(cfg: DictConfig) -> int:
-    """One a GPU; without, one for two processors, at most eight."""
-    from plumbline.search.worker import devices
-
-    graphics = devices() if cfg.device in ("auto", "cuda") else []
-    return len(graphics) or min(8, max(1, (os.cpu_count() or 1) // 2))
-
-
-def run_workers(study: Study, count: int, new: bool) -> int:
+def run_workers(study: Study, count: int, new: bool, ahead: Ahead) -> int:
     """Start as many workers as are missing and show what they do, until they have left."""
     there = len(presence.workers(study.folder))
     print(f"{study.folder}")
@@ -212,7 +207,7 @@ def run_workers(study: Study, count: int, new: bool) -> int:
     until = "" if minutes is None else f"{time.time() + 60 * minutes}"
     log = study.folder / LOG
     offset = log.stat().st_size if log.exists() else 0
-    process = launch(study, max(0, count - there), until, log) if count == 0 or count > there else None
+    process = ahead.begin(study, max(0, count - there), until) if count == 0 or count > there else None
     passed_on = Passed(process)
     status = show(study, process, passed_on)
     text = log.read_bytes()[offset:].decode(errors="replace")
@@ -225,61 +220,30 @@ def run_workers(study: Study, count: int, new: bool) -> int:
     return closing_words(study, status, count)
 
 
-def launch(study: Study, count: int, until: str, log: Path) -> subprocess.Popen[bytes]:
-    """One process that imports torch and forks so many workers, from the study's copy of the code."""
-    source = study.folder / CODE / "src"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")])),
-    }
-    words = [f"study={study.folder}", f"workers={count}", *([f"until={until}"] if until else [])]
-    command = [sys.executable, "-P", "-m", "plumbline.search.worker", *words]
-    with open(log, "ab") as output:
-        return subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-
-
-class Passed:
-    """Signals to the starter go on to its workers, which save; they are in a session of their own."""
-
-    def __init__(self, process: subprocess.Popen[bytes] | None):
-        self.process, self.status = process, None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: object) -> None:
-        again, self.status = (
-            self.status is not None,
-            exits.BY_HAND if number == signal.SIGINT else exits.TO_BE_CONTINUED,
-        )
-        if number == signal.SIGINT and not again and self.process is not None:
-            with contextlib.suppress(OSError, RuntimeError):  # nobody may be listening, or be spoken to right now
-                print("\nthe workers save and leave; press again to leave at once", flush=True)
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
-
-
 def show(study: Study, process: subprocess.Popen[bytes] | None, passed_on: Passed) -> int:
     """Show the study while its workers are at it; return the status they left with."""
     from plumbline.search.watch import View, Watch
 
-    def going_on() -> bool:
-        if process is not None:
-            return process.poll() is None
-        return bool(presence.workers(study.folder)) and passed_on.status is None
+    def going_on(seconds: float) -> bool:
+        """Whether workers are at it still, after so long a look; at once if they leave meanwhile."""
+        if process is None:
+            time.sleep(seconds)
+            return bool(presence.workers(study.folder)) and passed_on.status is None
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
 
     view = None
-    while view is None and going_on():
-        try:
+    while view is None and going_on(0.1):
+        with contextlib.suppress(ConfigError, KeyError):
             view = View(study, study.open())
-        except (ConfigError, KeyError):
-            time.sleep(0.1)
     if view is not None:
         with Watch(view) as watch:
-            while going_on():
+            watch.look()
+            while going_on(0.3):
                 watch.look()
-                time.sleep(0.3)
             watch.look()
     status = exits.DONE if process is None else process.wait()
     if passed_on.status is not None:

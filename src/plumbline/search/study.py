@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,10 +150,8 @@ class Study:
 
     def built(self, path: str, node: dict[str, Any]) -> Any:
         """A component as study.yaml has it. What is read back may use what conf/train.yaml allows, and no more."""
-        from plumbline.train import CONF
-
         content = OmegaConf.create(node)
-        check_node(path, content, list(OmegaConf.load(CONF / "train.yaml").allow))
+        check_node(path, content, allowed())
         return config.build(content)()
 
     def trial(self, number: int) -> Path:
@@ -175,6 +174,14 @@ class Study:
             return optuna.load_study(study_name=self.optuna_name, storage=open_storage(self.folder, url))
         except KeyError:
             raise ConfigError(f"study={self.name}: has no trials yet; give its command again: {self.command}") from None
+
+
+@cache
+def allowed() -> list[str]:
+    """The packages that conf/train.yaml allows: read once, not by each trial, for that takes as long as all else of it."""
+    from plumbline.train import CONF
+
+    return list(OmegaConf.load(CONF / "train.yaml").allow)
 
 
 def _lists(value: Any) -> Any:

@@ -6,6 +6,7 @@ Imports torch once and forks a process for each trial, so whatever ends a trial 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -14,12 +15,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from plumbline import exits, mistakes
 from plumbline.contract import ConfigError, nearest
-from plumbline.search import presence
+from plumbline.search import ahead, presence
 from plumbline.search.compose import Points
+from plumbline.search.launch import devices, threads
 from plumbline.search.study import CODE, FILE, Study, find
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 WORDS = {"study": "", "outputs": "outputs", "workers": "1", "until": ""}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 LAST_LINES = 12  # of a failed trial's output that are kept with it
 
 
@@ -74,8 +77,9 @@ class Asked:
     def __init__(self) -> None:
         self.status: int | None = None  # to leave with
         self.below: set[int] = set()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in SIGNALS:
             signal.signal(number, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # one that came while torch was imported is heeded now
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.status = exits.BY_HAND if number == signal.SIGINT else exits.TO_BE_CONTINUED
@@ -85,16 +89,15 @@ class Asked:
 
     def fork(self) -> int:
         """os.fork, with no moment at which a signal would reach only one of the two."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         process = os.fork()
         if process:
             self.below.add(process)
         else:
             self.below.clear()
-            for number in numbers:
+            for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return process
 
 
@@ -105,18 +108,18 @@ def work(study: Study, count: int, until: float) -> int:
         raise ConfigError(f"study={study.name}: began in {study.cwd}, which is not there on this machine")
     os.chdir(study.cwd)
     sys.path[:0] = [str(path) for path in code_folders(study)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // max(1, count))))
-    import optuna  # noqa: F401
-
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads(count)))
+    ahead.imports()
     import plumbline.run  # noqa: F401 - torch, once for all trials
     from plumbline.search.prepare import prepare
 
-    prepare(study, asked, here=count > 0)
+    composed = Points(study.space, study.fixed, study.config_name, study.folders(snapshot=True))
+    prepare(study, asked, composed, here=count > 0)
+    gc.freeze()  # what is imported stays: trials share its memory, and their collections leave it alone
     if asked.status is not None or count == 0:
         return asked.status or exits.DONE
     if count == 1:
-        return Worker(study, asked, until).work()
+        return Worker(study, asked, until, composed).work()
     graphics = devices()
     for index in range(count):
         process = asked.fork()
@@ -125,7 +128,7 @@ def work(study: Study, count: int, until: float) -> int:
             try:
                 if graphics:
                     os.environ["CUDA_VISIBLE_DEVICES"] = graphics[index % len(graphics)]
-                status = Worker(study, Asked(), until).work()
+                status = Worker(study, Asked(), until, composed).work()
             except ConfigError as error:
                 print(f"plumbline: {error}", file=sys.stderr)
                 status = exits.MISTAKE
@@ -151,14 +154,6 @@ def code_folders(study: Study) -> list[Path]:
     return [study.copied(path) for path in (Path(study.cwd), *given, *(folder.parent for folder in given))]
 
 
-def devices() -> list[str]:
-    """The names of this machine's GPUs as CUDA_VISIBLE_DEVICES has them; asking CUDA itself would forbid to fork."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name and name != "-1"]
-    return [str(index) for index, _ in enumerate(sorted(Path("/dev").glob("nvidia[0-9]*")))]
-
-
 @dataclass
 class Outcome:
     """How a process of a trial ended. status: as in run.json; `left` if it is to go on later; `died` if something ended it."""
@@ -171,11 +166,10 @@ class Outcome:
 class Worker:
     """Takes one trial after another: each is drawn, run and told by the same few steps wherever the worker is."""
 
-    def __init__(self, study: Study, asked: Asked, until: float):
+    def __init__(self, study: Study, asked: Asked, until: float, composed: Points):
         from plumbline.search.storage import Lock
 
-        self.study, self.asked, self.until = study, asked, until
-        self.composed = Points(study.space, study.fixed, study.config_name, study.folders(snapshot=True))
+        self.study, self.asked, self.until, self.composed = study, asked, until, composed
         self.opened: optuna.Study = study.open()
         self.storage = self.opened._storage
         self.objectives: list[list[str]] = self.opened.user_attrs["objectives"]
@@ -186,8 +180,9 @@ class Worker:
 
     def work(self) -> int:
         """Until nothing is left to do, or somebody asks to leave."""
-        from plumbline.search.finish import confirm, finish, get_ready
+        from plumbline.search.finish import confirm, finish
 
+        claim = None
         try:
             while self.asked.status is None:
                 self.look()
@@ -198,19 +193,31 @@ class Worker:
                     if self.finished():
                         alone = confirm(self)
                         if alone and self.asked.status is None:
-                            finish(self.study, self.opened)
+                            finish(self.study, self.opened, claim)
                     break
                 elif presence.task() is not None:
                     break  # a place on a cluster is not to wait in
                 else:
                     self.presence.beat()
-                    get_ready()
-                    time.sleep(0.2)
+                    claim = claim or self.got_ready()
+                    time.sleep(0.1)
         finally:
             self.presence.leave()
         if self.asked.status is None and self.too_many_failures():
             return exits.MISTAKE
         return self.asked.status or exits.DONE
+
+    def got_ready(self) -> IO[str] | None:
+        """While others are at their last trials: get ready to finish, and claim that; None if another worker does."""
+        from plumbline.search.finish import claimed, get_ready
+
+        if self.study.search["confirm"]:
+            return None  # there is more to do before
+        claim = claimed(self.study)
+        if claim is not None:
+            with contextlib.suppress(Exception):  # what is in the way is said when it is done in earnest
+                get_ready(self.study, self.opened, lambda: not self.others_at_work())
+        return claim
 
     def look(self) -> None:
         """Read what a later start may have changed: the total, the time, the budget of failures."""
@@ -453,4 +460,7 @@ def last_lines(log: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # to take torch apart in good order takes a second
