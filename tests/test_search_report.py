@@ -33,6 +33,7 @@ KIND = Parameter("optimiser", "sgd,adamw", choices=("sgd", "adamw"))
 
 def study_of(folder: Path, parameters: tuple[Parameter, ...], **search: Any) -> Study:
     settings = {"seeds": 1, "seed": 0, "also": [], "confirm": 0, "n_trials": 30, "max_failures": 10, "retry": 2}
+    settings["max_deaths"] = 10
     return Study(
         folder=folder, name="s", question="", command="scripts/train -m study=s search=tpe", cwd=str(folder), config_name="train",
         config_dirs=[], fixed=["epochs=20"], space=Space(parameters), kind="tpe", search=settings | search, pruner={},
@@ -209,7 +210,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(start, "copy_code", lambda study, new: None)
-    monkeypatch.setattr(start, "run_workers", lambda study, count, new: seen.append(study) or 0)
+    monkeypatch.setattr(start, "run_workers", lambda study, count, new, ahead: seen.append(study) or 0)
     monkeypatch.setattr(start, "submitted", lambda study, options, new: 0)
 
     def go(*words: str) -> Study | None:

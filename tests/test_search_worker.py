@@ -91,6 +91,55 @@ def test_a_trial_that_died_and_then_failed_by_itself_is_counted(tmp_path: Path) 
     assert not other.too_many_failures()
 
 
+def test_trials_that_die_one_after_another_end_a_study_until_it_is_started_again(tmp_path: Path) -> None:
+    study = prepared(tmp_path, retry=0, max_deaths=2)
+    worker = worker_of(study)
+
+    def die(times: int) -> list[int]:
+        taken = []
+        for _ in range(times):
+            if (trial := worker.take()) is not None:
+                taken.append(trial.number)
+                worker.died(trial, "was ended by SIGKILL")
+        return taken
+
+    assert die(2) == [0, 1]
+    worker.tell(worker.take(), "diverged", "the loss is not finite")  # what ends otherwise is between them
+    assert die(9) == [3, 4, 5]
+    said = worker.too_many_deaths()
+    assert said.startswith("search.max_deaths=2: 3 trials died one after another and none ended otherwise; trial 5 was")
+    assert worker.work() == 1
+    worker = worker_of(study)
+    assert (worker.too_many_deaths(), die(9)) == ("", [6, 7, 8])
+
+
+def test_a_trial_that_dies_at_one_place_and_then_at_an_earlier_one_has_not_got_further(tmp_path: Path) -> None:
+    worker = worker_of(prepared(tmp_path, retry=2))
+    places = iter([3, 2, 3, 4, 3, 4])
+    worker.progress = lambda number: next(places)
+    trial = worker.take()
+    notes = []
+    while trial is not None and trial.number == 0:
+        worker.died(worker.storage.get_trial(trial._trial_id), "was ended by SIGSEGV")
+        notes.append(worker.trials()[0].user_attrs["died"])
+        trial = worker.take()
+    assert [(note["times"], note["at"], note["over"]) for note in notes] == [(1, 3, False), (2, 3, False), (3, 3, True)]
+
+
+@pytest.mark.slow
+def test_a_study_in_which_every_trial_is_killed_ends_with_what_killed_them(faulty, tmp_path: Path) -> None:
+    words = ["study=s", "step.kind=kill", "seed=range(9)", "search.max_deaths=1", "search.retry=1", "search.workers=1"]
+    done = faulty(*words)
+    assert (done.returncode, done.stderr.count("plumbline: ")) == (1, 1)
+    assert "search.max_deaths=1: 2 trials died one after another" in done.stderr
+    assert "trial 1 was ended by SIGKILL (no memory left, most likely), 2 times at the same place" in done.stderr
+    assert "going on after 1 epochs and 0 steps" in done.stderr  # its last lines
+    assert len(list((tmp_path / "outputs/studies/s").glob("0*"))) == 2
+    again = faulty(*words[:3], "search.max_deaths=9", *words[4:])
+    assert again.returncode == 0, again.stderr
+    assert Counter(row["status"] for row in trials(tmp_path / "outputs/studies/s")) == {"failed": 9}
+
+
 # --- death -----------------------------------------------------------------------------------------------------------
 
 LONG = ["study=k", "search.workers=2", "search=random", "optimiser.lr=tag(log,interval(1e-4,1e-1))"]

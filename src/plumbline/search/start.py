@@ -212,12 +212,20 @@ def run_workers(study: Study, count: int, new: bool, ahead: Ahead) -> int:
     status = show(study, process, passed_on)
     text = log.read_bytes()[offset:].decode(errors="replace")
     if status not in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
-        said = [line for line in text.splitlines() if line.startswith("plumbline: ")]
-        print("\n".join(dict.fromkeys(said)) or text[-3000:], file=sys.stderr)
+        print("\n".join(messages(text)) or text[-3000:], file=sys.stderr)
         if status == exits.MISTAKE and new and not any(study.folder.glob("[0-9]*")):
             forget(study)
             return status
     return closing_words(study, status, count)
+
+
+def messages(log: str) -> list[str]:
+    """The lines in which workers said a mistake, each once: the message, and what is indented below it."""
+    found, within = [], False
+    for line in log.splitlines():
+        within = line.startswith("plumbline: ") or (within and line.startswith("  "))
+        found += [line] * within
+    return list(dict.fromkeys(found))
 
 
 def show(study: Study, process: subprocess.Popen[bytes] | None, passed_on: Passed) -> int:

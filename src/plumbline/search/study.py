@@ -43,14 +43,17 @@ class Search:
     confirm: int
     max_failures: int
     retry: int
+    max_deaths: int
     storage: str | None
     extend: bool
 
     def __post_init__(self) -> None:
-        for key, least in (("n_trials", 1), ("workers", 0), ("seeds", 1), ("seed", 0), ("confirm", 0), ("retry", 0)):
+        least = {"n_trials": 1, "seeds": 1} | dict.fromkeys(
+            ("workers", "seed", "confirm", "max_failures", "retry", "max_deaths"), 0
+        )
+        for key, lowest in least.items():
             value = getattr(self, key)
-            require(f"search.{key}", value, value is None or value >= least, f"at least {least}")
-        require("search.max_failures", self.max_failures, self.max_failures >= 0, "at least 0")
+            require(f"search.{key}", value, value is None or value >= lowest, f"at least {lowest}")
         require(
             "search.timeout", self.timeout, self.timeout is None or self.timeout > 0, "above 0, in minutes, or null"
         )

@@ -13,6 +13,8 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
@@ -176,7 +178,7 @@ class Worker:
         self.pruner = study.built("pruner", study.pruner)
         self.lock = Lock(str(study.folder / "study"))
         self.presence = presence.Presence(study.folder)
-        self.read_at = 0.0
+        self.read_at, self.began = 0.0, datetime.now()
 
     def work(self) -> int:
         """Until nothing is left to do, or somebody asks to leave."""
@@ -205,6 +207,9 @@ class Worker:
             self.presence.leave()
         if self.asked.status is None and self.too_many_failures():
             return exits.MISTAKE
+        if self.asked.status is None and (said := self.too_many_deaths()):
+            print(f"plumbline: {said}", file=sys.stderr)
+            return exits.BUG
         return self.asked.status or exits.DONE
 
     def got_ready(self) -> IO[str] | None:
@@ -244,7 +249,7 @@ class Worker:
         with self.lock:
             trials = self.trials()
             self.bury(trials)
-            if self.too_many_failures() or time.time() > self.until:
+            if self.too_many_failures() or self.too_many_deaths() or time.time() > self.until:
                 return None
             for trial in self.trials():
                 if trial.state == TrialState.WAITING:
@@ -290,9 +295,9 @@ class Worker:
         """
         before = trial.user_attrs.get("died", {"times": 0, "at": -1})
         at = self.progress(trial.number)
-        times = before["times"] + 1 if before["at"] == at else 1
+        times = 1 if at > before["at"] else before["times"] + 1
         over = times > self.study.search["retry"]
-        note = {"times": times, "at": at, "reason": reason, "over": over}
+        note = {"times": times, "at": max(at, before["at"]), "reason": reason, "over": over}
         self.storage.set_trial_user_attr(trial._trial_id, "died", note)
         if over:
             self.tell(trial, "failed", f"{reason}, {times} times at the same place")
@@ -322,6 +327,27 @@ class Worker:
         from plumbline.search.finish import by_itself
 
         return sum(map(by_itself, self.trials())) > self.study.search["max_failures"]
+
+    def too_many_deaths(self) -> str:
+        """What to say when the last trials all died for good, one after another, since this worker began; else nothing.
+
+        Only since then: the same command given again, with the machine mended, has as many tries.
+        """
+        from plumbline.search.finish import by_itself
+        from plumbline.search.trial import LOG
+
+        ended = [t for t in self.trials() if t.datetime_complete is not None and t.datetime_complete >= self.began]
+        ended.sort(key=lambda trial: trial.datetime_complete, reverse=True)
+        died = list(takewhile(lambda trial: trial.state.name == "FAIL" and not by_itself(trial), ended))
+        most = self.study.search["max_deaths"]
+        if len(died) <= most:
+            return ""
+        lines = last_lines(self.directory(died[0].number, 0) / LOG).replace("\n", "\n  ")
+        return (
+            f"search.max_deaths={most}: {len(died)} trials died one after another and none ended otherwise; "
+            f"trial {died[0].number} {died[0].user_attrs['reason']}; mend what kills them, then the same command goes on"
+            + (f"; its last lines:\n  {lines}" if lines else "")
+        )
 
     # --- doing -------------------------------------------------------------------------------------------------------
 
