@@ -333,6 +333,37 @@ def test_the_command_of_best_yaml_names_every_folder_of_options(train, tmp_path:
         assert f"- {(count - 1) % 4}\n" in done.stdout, done.stderr
 
 
+OWN = """
+from math import prod
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, spec, *, width: int):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(prod(spec.shape), width), nn.Linear(width, spec.outputs)
+
+    def forward(self, x):
+        return self.head(self.hidden(x.flatten(1)).relu())
+"""
+
+
+def test_the_command_of_best_yaml_finds_modules_beside_any_folder_of_options(train, tmp_path: Path) -> None:
+    for name in ("one", "two it's"):
+        (tmp_path / name / "conf/model").mkdir(parents=True)
+    (tmp_path / "two it's/mine.py").write_text(OWN)
+    (tmp_path / "two it's/conf/model/mine.yaml").write_text("# Mine.\n_target_: mine.Net\nwidth: 4\n")
+    folders = ["--config-dir=one/conf", f"--config-dir={tmp_path}/two it's/conf"]
+    words = ["study=s", "model=mine", "model.width=4,8", "allow=[plumbline,torch.nn,torch.optim,mine]"]
+    done = train("-m", *folders, *(word for word in TINY if "hidden" not in word), *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    head = (study_of(tmp_path) / "best.yaml").read_text().splitlines()
+    command = shlex.split(next(line for line in head if line.startswith("# Command:")).removeprefix("# Command:"))
+    again = train(*command[1:], "hydra.run.dir=again")
+    assert (again.returncode, again.stderr) == (0, "")
+    best = max(trials(study_of(tmp_path)), key=lambda row: float(row["val/accuracy"]))
+    assert records(tmp_path / "again") == records(study_of(tmp_path) / best["folder"])
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 MISTAKES = [

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from plumbline import exits
@@ -95,15 +94,16 @@ def submitted(study: Study, options: Any, new: bool) -> int:
 
 def beside(overrides: list[str], folders: list[Path]) -> list[Path]:
     """The further folders of option files that hydra.searchpath names; trials are composed with them, too."""
+    from plumbline.train import search_path
+
     found: list[Path] = []
-    for word in overrides:
-        if not word.startswith("hydra.searchpath="):
-            continue
-        for place in OverridesParser.create().parse_override(word).value() or []:
-            kind, given, path = place.rpartition("://")
-            if given and kind != "file":
-                raise ConfigError(f"{word}: a study copies its option files, so they lie in folders: say file://…")
-            found.append(Path(path).resolve())
+    for place in search_path(overrides):
+        kind, given, path = place.rpartition("://")
+        if given and kind != "file":
+            raise ConfigError(
+                f"hydra.searchpath=[{place}]: a study copies its option files, so they lie in folders: say file://…"
+            )
+        found.append(Path(path).resolve())
     return [folder for folder in found if folder not in folders]
 
 
