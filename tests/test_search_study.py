@@ -369,6 +369,7 @@ def test_the_command_of_best_yaml_finds_modules_beside_any_folder_of_options(tra
 MISTAKES = [
     (["-m", "optimiser.lr=interval(1e-4,1e-1)"], ["optimiser.lr=interval(1e-4,1e-1)", "search=tpe"]),
     (["-m", "search=tpe"], ["search=tpe", "nothing to search", "space="]),
+    (["-m", "outputs=/dev/null", "seed=0,1"], ["/dev/null/studies/run-", "cannot be written to (Not a directory)", "outputs=…"]),
     (["-m", "search=tep", "seed=0,1"], ["search=tep", "(did you mean 'tpe'?)"]),
     (["-m", "pruner=ahsa", "seed=0,1"], ["pruner=ahsa", "(did you mean 'asha'?)"]),
     (["-m", "search.n_trails=3", "seed=0,1"], ["search.n_trails=3", "(did you mean 'n_trials'?)"]),

@@ -140,6 +140,21 @@ def test_a_study_in_which_every_trial_is_killed_ends_with_what_killed_them(fault
     assert Counter(row["status"] for row in trials(tmp_path / "outputs/studies/s")) == {"failed": 9}
 
 
+def test_a_full_disk_is_said_in_one_message_and_the_study_goes_on_when_there_is_room(search, tmp_path: Path) -> None:
+    """A limit on the size of files stands for it."""
+    words = [sys.executable, "-m", "plumbline.train", "-m", *TINY, "study=s", "seed=0,1"]
+    limit = "import os, sys; from resource import *; setrlimit(RLIMIT_FSIZE, (3000, 3000)); os.execv(sys.argv[1], sys.argv[1:])"
+    full = subprocess.run(
+        [sys.executable, "-c", limit, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    folder = tmp_path / "outputs/studies/s"
+    assert (full.returncode, full.stdout) == (1, "")
+    assert full.stderr == f"plumbline: {folder}: the disk is full; make room, then the same command goes on\n"
+    assert search("study=s", "seed=0,1").returncode == 0
+    assert [row["status"] for row in trials(folder)] == ["finished"] * 2
+
+
 # --- death -----------------------------------------------------------------------------------------------------------
 
 LONG = ["study=k", "search.workers=2", "search=random", "optimiser.lr=tag(log,interval(1e-4,1e-1))"]

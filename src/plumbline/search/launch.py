@@ -36,6 +36,10 @@ class Ahead:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.spare()
+
+    def spare(self) -> None:
+        """End it if it has not been set to work."""
         if not self.began:
             self.process.kill()
             self.process.communicate()

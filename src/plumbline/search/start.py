@@ -17,6 +17,7 @@ from plumbline.contract import ConfigError
 from plumbline.search import presence
 from plumbline.search.code import copy_code
 from plumbline.search.compose import Points, checkpoints
+from plumbline.search.disk import complaint
 from plumbline.search.launch import LOG, Ahead, Passed, default_workers
 from plumbline.search.study import CODE, FILE, Study, asked, difference
 
@@ -31,11 +32,22 @@ def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) ->
     wanted = asked(cfg, overrides, dict(known.runtime.choices), known.job.config_name, folders, words)
     check_hydra([str(word) for word in known.overrides.hydra])
     check_storage(wanted)
+    try:
+        return go_on(wanted, options, folders, default_workers(cfg.device))
+    except OSError as error:
+        if (said := complaint(error, wanted.folder)) is None:
+            raise
+        print(said[1], file=sys.stderr)
+        return said[0]
+
+
+def go_on(wanted: Study, options: Any, folders: list[Path], usual: int) -> int:
+    """Make the study that is wanted, or go on with it. usual: how many workers it has if none are asked for."""
     study, wider = opened(wanted)
     if (done := ended(study)) is not None and not wider:
         return done
     new, count = not (study.folder / FILE).exists(), study.search["workers"]
-    count = default_workers(cfg.device) if count is None else count
+    count = min(usual if count is None else count, max(study.n_trials, study.search["confirm"]))
     if options is not None and options.launcher.dry_run:
         from plumbline.slurm import array
 
@@ -208,6 +220,7 @@ def run_workers(study: Study, count: int, new: bool, ahead: Ahead) -> int:
     log = study.folder / LOG
     offset = log.stat().st_size if log.exists() else 0
     process = ahead.begin(study, max(0, count - there), until) if count == 0 or count > there else None
+    ahead.spare()
     passed_on = Passed(process)
     status = show(study, process, passed_on)
     text = log.read_bytes()[offset:].decode(errors="replace")

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -23,6 +24,7 @@ from plumbline import exits, mistakes
 from plumbline.contract import ConfigError, nearest
 from plumbline.search import ahead, presence
 from plumbline.search.compose import Points
+from plumbline.search.disk import complaint
 from plumbline.search.launch import devices, threads
 from plumbline.search.study import CODE, FILE, Study, find
 
@@ -46,6 +48,11 @@ def main() -> int:
     except ConfigError as error:
         print(f"plumbline: {error}", file=sys.stderr)
         return exits.MISTAKE
+    except OSError as error:
+        if (said := complaint(error, folder)) is None:
+            raise
+        print(said[1], file=sys.stderr)
+        return said[0]
 
 
 def read(words: list[str], known: dict[str, str] = WORDS) -> dict[str, str]:
@@ -134,10 +141,12 @@ def work(study: Study, count: int, until: float) -> int:
             except ConfigError as error:
                 print(f"plumbline: {error}", file=sys.stderr)
                 status = exits.MISTAKE
-            except Exception:
-                import traceback
-
-                traceback.print_exc()
+            except Exception as error:
+                said = complaint(error, study.folder) if isinstance(error, OSError) else None
+                if said is None:
+                    traceback.print_exc()
+                else:
+                    print(said[1], file=sys.stderr)
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
