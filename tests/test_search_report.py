@@ -20,8 +20,10 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from plumbline.search.finish import finish
-from plumbline.search.judgements import Results, judge, next_search
+from plumbline.search.judgements import judge
+from plumbline.search.next_space import next_search
 from plumbline.search.postmortem import curves, importance, page
+from plumbline.search.results import Results
 from plumbline.search.space import Parameter, Space
 from plumbline.search.storage import open_storage
 from plumbline.search.study import Study

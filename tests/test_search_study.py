@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -61,6 +62,7 @@ def test_the_same_command_goes_on_to_the_total_and_then_says_that_it_is_done(sea
     assert len(rows) == 5
     assert [row["optimiser.lr"] for row in rows[:3]] == [row["optimiser.lr"] for row in first]
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.glob("[0-9]*/*"))
+    os.utime(folder / "report.html", (0, 0))  # as if the last worker had been killed before it wrote another one
     began = time.monotonic()
     again = search(*words, "search.n_trials=5")
     assert time.monotonic() - began < 10  # 2 where nothing else is at work
@@ -70,6 +72,7 @@ def test_the_same_command_goes_on_to_the_total_and_then_says_that_it_is_done(sea
     assert f"best: val/accuracy {float(best['val/accuracy']):.4f}" in again.stdout
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.glob("[0-9]*/*")) == before
     assert len(list((tmp_path / "outputs/studies").iterdir())) == 1
+    assert (folder / "report.html").stat().st_mtime_ns > max(when for _, when in before)
 
 
 @pytest.mark.slow
@@ -424,6 +427,17 @@ def test_a_mistake_is_one_message_without_torch_and_leaves_nothing(words, parts,
     assert [part for part in parts if part not in done.stderr] == [], done.stderr
     assert done.stdout == "none\n"
     assert list(tmp_path.iterdir()) == []
+    assert processes(f"study={tmp_path}/") == []  # the worker that was begun meanwhile has ended
+
+
+def processes(word: str) -> list[int]:
+    """Those with a word of their command that begins so."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            if any(each.startswith(word.encode()) for each in entry.read_bytes().split(b"\0")):
+                found.append(int(entry.parent.name))
+    return found
 
 
 @pytest.mark.parametrize(("words", "parts"), BUILT, ids=lambda value: " ".join(value)[:60])

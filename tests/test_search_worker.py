@@ -75,20 +75,20 @@ def test_what_a_machine_does_is_not_in_the_budget_of_failures(faulty, tmp_path: 
 
 def test_a_trial_that_died_and_then_failed_by_itself_is_counted(tmp_path: Path) -> None:
     worker = worker_of(prepared(tmp_path, retry=2, max_failures=0))
-    trial = worker.take()
+    trial = worker.queue.take()
     for _ in range(2):
-        worker.died(trial, "was ended by SIGKILL")
-        trial = worker.take()
-    assert not worker.too_many_failures()
-    worker.tell(trial, "failed", "a mistake of mine")
-    assert worker.too_many_failures()
+        worker.queue.died(trial, "was ended by SIGKILL")
+        trial = worker.queue.take()
+    assert not worker.queue.too_many_failures()
+    worker.queue.tell(trial, "failed", "a mistake of mine")
+    assert worker.queue.too_many_failures()
     other = worker_of(prepared(tmp_path / "other", retry=2, max_failures=0))
-    trial = other.take()
+    trial = other.queue.take()
     for _ in range(3):
-        other.died(other.storage.get_trial(trial._trial_id), "was ended by SIGKILL")
-        trial = other.take() or trial
-    assert [one.user_attrs["status"] for one in other.trials()[:1]] == ["failed"]
-    assert not other.too_many_failures()
+        other.queue.died(other.storage.get_trial(trial._trial_id), "was ended by SIGKILL")
+        trial = other.queue.take() or trial
+    assert [one.user_attrs["status"] for one in other.queue.trials()[:1]] == ["failed"]
+    assert not other.queue.too_many_failures()
 
 
 def test_trials_that_die_one_after_another_end_a_study_until_it_is_started_again(tmp_path: Path) -> None:
@@ -98,31 +98,31 @@ def test_trials_that_die_one_after_another_end_a_study_until_it_is_started_again
     def die(times: int) -> list[int]:
         taken = []
         for _ in range(times):
-            if (trial := worker.take()) is not None:
+            if (trial := worker.queue.take()) is not None:
                 taken.append(trial.number)
-                worker.died(trial, "was ended by SIGKILL")
+                worker.queue.died(trial, "was ended by SIGKILL")
         return taken
 
     assert die(2) == [0, 1]
-    worker.tell(worker.take(), "diverged", "the loss is not finite")  # what ends otherwise is between them
+    worker.queue.tell(worker.queue.take(), "diverged", "the loss is not finite")  # what ends otherwise is between them
     assert die(9) == [3, 4, 5]
-    said = worker.too_many_deaths()
+    said = worker.queue.too_many_deaths()
     assert said.startswith("search.max_deaths=2: 3 trials died one after another and none ended otherwise; trial 5 was")
     assert worker.work() == 1
     worker = worker_of(study)
-    assert (worker.too_many_deaths(), die(9)) == ("", [6, 7, 8])
+    assert (worker.queue.too_many_deaths(), die(9)) == ("", [6, 7, 8])
 
 
 def test_a_trial_that_dies_at_one_place_and_then_at_an_earlier_one_has_not_got_further(tmp_path: Path) -> None:
     worker = worker_of(prepared(tmp_path, retry=2))
     places = iter([3, 2, 3, 4, 3, 4])
-    worker.progress = lambda number: next(places)
-    trial = worker.take()
+    worker.queue.progress = lambda number: next(places)
+    trial = worker.queue.take()
     notes = []
     while trial is not None and trial.number == 0:
-        worker.died(worker.storage.get_trial(trial._trial_id), "was ended by SIGSEGV")
-        notes.append(worker.trials()[0].user_attrs["died"])
-        trial = worker.take()
+        worker.queue.died(worker.storage.get_trial(trial._trial_id), "was ended by SIGSEGV")
+        notes.append(worker.queue.trials()[0].user_attrs["died"])
+        trial = worker.queue.take()
     assert [(note["times"], note["at"], note["over"]) for note in notes] == [(1, 3, False), (2, 3, False), (3, 3, True)]
 
 
@@ -383,7 +383,9 @@ RACE = """
 import sys, time
 from pathlib import Path
 from plumbline.search.study import Study
-from plumbline.search.worker import Asked, Outcome, Worker
+from plumbline.search.asked import Asked
+from plumbline.search.outcome import Outcome
+from plumbline.search.worker import Worker
 
 class Trivial(Worker):
     def run(self, trial, seed, directory, judge):
@@ -392,13 +394,13 @@ class Trivial(Worker):
         directory.mkdir()  # raises where a folder would be used twice
         return Outcome("finished", "", {"best": {"val/accuracy": trial.number / 1000}})
 
-worker = Trivial(Study.read(Path(sys.argv[1])), Asked(), float("inf"))
+worker = Trivial(Study.read(Path(sys.argv[1])), Asked(), float("inf"), None)
 begin = Path(sys.argv[1]) / "begin"
 Path(sys.argv[2]).touch()
 while not begin.exists():
     time.sleep(0.001)
-worker.others_at_work = lambda: True
-while (trial := worker.take()) is not None:
+worker.queue.others_at_work = lambda: True
+while (trial := worker.queue.take()) is not None:
     worker.do(trial)
 worker.presence.leave()
 """
@@ -477,11 +479,11 @@ def test_the_thousandth_trial_costs_no_more_than_a_moment_beside_its_training(tm
     for _ in range(20):
         began = time.perf_counter()
         worker.look()
-        trial = worker.take()
+        trial = worker.queue.take()
         draw_point(worker.study, worker.opened, trial._trial_id, trial.number)
-        worker.tell(trial, "finished", "", [[0.5]])
+        worker.queue.tell(trial, "finished", "", [[0.5]])
         told.append(time.perf_counter() - began)
-    assert len(worker.trials()) == 1028
+    assert len(worker.queue.trials()) == 1028
     began = time.perf_counter()
     view = View(study, worker.opened)
     assert (view.ended, view.table().row_count) == (1028, 4)
@@ -578,7 +580,7 @@ def test_each_worker_sees_its_own_gpu(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_the_gpus_are_those_that_one_may_see(monkeypatch) -> None:
-    from plumbline.search.worker import devices
+    from plumbline.search.launch import devices
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,GPU-1a")
     assert devices() == ["2", "5", "GPU-1a"]

@@ -67,14 +67,14 @@ def confirm(worker: Worker) -> bool:
 
 def unconfirmed(study: Study) -> int:
     """How many runs of the confirmation have not ended yet."""
-    from plumbline.search.worker import outcome
+    from plumbline.search.outcome import outcome
 
     return sum(outcome(directory) is None for directory in confirmations(study))
 
 
 def confirmed(study: Study) -> list[float]:
     """The objective of the best on its fresh seeds, as far as they have run."""
-    from plumbline.search.worker import outcome
+    from plumbline.search.outcome import outcome
 
     ends = [outcome(directory) for directory in confirmations(study)]
     return [end.run["best"][end.run["objective"]] for end in ends if end is not None and end.status == "finished"]

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import optuna
     from omegaconf import DictConfig
 
+    from plumbline.search.asked import Asked
     from plumbline.search.compose import Points
     from plumbline.search.space import Point, Space
     from plumbline.search.study import Study
-    from plumbline.search.worker import Asked
 
 SECONDS = 20.0  # after which no further choice is tried: the rest is seen by its trial
 MORE = 0.5  # after which no other point is; the first, which imports, not counted

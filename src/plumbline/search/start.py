@@ -17,9 +17,11 @@ from plumbline.contract import ConfigError
 from plumbline.search import presence
 from plumbline.search.code import copy_code
 from plumbline.search.compose import Points, checkpoints
+from plumbline.search.difference import difference
 from plumbline.search.disk import complaint
 from plumbline.search.launch import LOG, Ahead, Passed, default_workers
-from plumbline.search.study import CODE, FILE, Study, asked, difference
+from plumbline.search.request import asked
+from plumbline.search.study import CODE, FILE, Study
 
 
 def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) -> int:
@@ -202,7 +204,10 @@ def ended(study: Study) -> int | None:
         raise
     if not view.done or unconfirmed(study):
         return None
-    if not (study.folder / "report.html").exists():  # its last worker was killed before its last words
+    report = study.folder / "report.html"
+    if (
+        not report.exists() or report.stat().st_mtime < view.last_end()
+    ):  # its last worker was killed before its last words
         finish(study, view.opened)
     print(f"study {study.name} is done; search.n_trials=… asks for more")
     print("\n".join(closing(view)))
