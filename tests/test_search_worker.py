@@ -310,7 +310,9 @@ def test_a_trial_of_a_dead_worker_goes_on_from_its_checkpoint_to_the_same_number
     )
     for number in below(study):
         os.kill(number, signal.SIGKILL)
-    process.communicate()
+    output, _ = process.communicate()
+    assert (process.returncode, "plumbline: the workers were ended by SIGKILL\n" in output) == (1, True)
+    assert "not done; the same command goes on with it\n" in output
     other = faulty("study=k", "step.kind=slow", "seed=0")
     assert other.returncode == 0, other.stdout + other.stderr
     alone = faulty("study=alone", "step.kind=none", "seed=0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shlex
 from pathlib import Path
@@ -37,7 +38,7 @@ def asked(
     search = config.build(cfg.search)()
     pruner = config.build(cfg.pruner)()
     kind = str(known.get("search"))
-    check_search(search, kind, cfg.pruner["_target_"].rpartition(".")[2], pruner is not None)
+    check_search(search, kind, cfg.pruner, pruner is not None)
     run_words = [word for word in overrides if word.lstrip("+~").partition("=")[0].partition(".")[0] not in STUDY]
     with hydra_at(folders) as loader:
         space, fixed = parse(run_words, OmegaConf.to_container(cfg.space, resolve=True), loader)
@@ -113,15 +114,19 @@ def check_words(cfg: DictConfig, overrides: list[str]) -> None:
             raise ConfigError(f"{override.input_line}: is the same for all trials of a study; give one value")
 
 
-def check_search(search: Search, kind: str, pruner: str, prunes: bool) -> None:
+def check_search(search: Search, kind: str, node: DictConfig, prunes: bool) -> None:
     """Raise ConfigError on settings that do not go together."""
+    pruner = node["_target_"].rpartition(".")[2]
     others = f"search.also={shown(search.also)} adds others"
     if search.also and prunes:
         raise ConfigError(f"pruner={pruner}: judges one objective, and {others}; say pruner=none")
     if search.also and kind == "cmaes":
         raise ConfigError(f"search={kind}: has one objective, and {others}; say search=nsga or tpe")
-    if pruner == "wilcoxon" and search.seeds < 2:
-        raise ConfigError("pruner=wilcoxon: decides between the seeds of a trial; say search.seeds=3 or more")
+    if pruner == "wilcoxon" and search.seeds <= (enough := math.floor(math.log2(1 / node.p)) + 1):
+        raise ConfigError(
+            f"pruner=wilcoxon: decides between the seeds of a trial, and {search.seeds - 1} pairs before the last one are never "
+            f"significant at pruner.p={node.p:g}; say search.seeds={enough + 1} or more"
+        )  # n pairs, all of one sign, have p = 2^-n
     if search.also and search.confirm:
         raise ConfigError(
             f"search.confirm={search.confirm}: re-runs the best, and a front has none; leave one of both out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -205,9 +206,8 @@ def ended(study: Study) -> int | None:
     if not view.done or unconfirmed(study):
         return None
     report = study.folder / "report.html"
-    if (
-        not report.exists() or report.stat().st_mtime < view.last_end()
-    ):  # its last worker was killed before its last words
+    if not report.exists() or report.stat().st_mtime < view.last_end():
+        # its last worker was killed before its last words
         finish(study, view.opened)
     print(f"study {study.name} is done; search.n_trials=… asks for more")
     print("\n".join(closing(view)))
@@ -230,7 +230,9 @@ def run_workers(study: Study, count: int, new: bool, ahead: Ahead) -> int:
     status = show(study, process, passed_on)
     text = log.read_bytes()[offset:].decode(errors="replace")
     if status not in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
-        print("\n".join(messages(text)) or text[-3000:], file=sys.stderr)
+        killed = process is not None and process.returncode < 0
+        by = f"plumbline: the workers were ended by {signal.Signals(-process.returncode).name}" if killed else ""
+        print("\n".join(messages(text)) or text[-3000:].strip() or by, file=sys.stderr)
         if status == exits.MISTAKE and new and not any(study.folder.glob("[0-9]*")):
             forget(study)
             return status
@@ -288,7 +290,7 @@ def closing_words(study: Study, status: int, count: int) -> int:
     if count == 0:
         return status
     print("\n".join(closing(view)))
-    if not view.done and status in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
+    if not view.done and status != exits.MISTAKE:
         print("not done; the same command goes on with it")
     failed = sum(map(by_itself, view.trials))
     if status == exits.MISTAKE and failed > study.search["max_failures"]:
