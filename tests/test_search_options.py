@@ -27,6 +27,7 @@ PROVEN = {  # key of a search -> the test that shows what it does
     "confirm": "test_search_study.py::test_the_best_is_confirmed_on_fresh_seeds",
     "max_failures": "test_search_worker.py::test_too_many_failures_end_a_study_with_the_last_words",
     "retry": "test_search_worker.py::test_whatever_ends_a_trial_ends_neither_its_worker_nor_the_study",
+    "max_deaths": "test_search_worker.py::test_trials_that_die_one_after_another_end_a_study_until_it_is_started_again",
     "storage": "test_search_storage.py::test_a_study_in_a_database_is_done_as_one_in_a_journal",
     "extend": "test_search_study.py::test_another_space_is_refused_and_a_wider_one_wants_to_be_asked_for",
 }
@@ -147,6 +148,7 @@ def test_wilcoxon_ends_between_seeds_what_is_significantly_worse() -> None:
     ("word", "part"),
     [("search.n_trials=0", "at least 1"), ("search.workers=-1", "at least 0"), ("search.seeds=0", "at least 1"),
      ("search.timeout=0", "above 0"), ("search.retry=-1", "at least 0"), ("search.max_failures=-1", "at least 0"),
+     ("search.max_deaths=-1", "at least 0"),
      ("search.confirm=-1", "at least 0"), ("search.seed=-1", "at least 0")],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused(word: str, part: str) -> None:

@@ -20,8 +20,10 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from plumbline.search.finish import finish
-from plumbline.search.judgements import Results, judge, next_search
+from plumbline.search.judgements import judge
+from plumbline.search.next_space import next_search
 from plumbline.search.postmortem import curves, importance, page
+from plumbline.search.results import Results
 from plumbline.search.space import Parameter, Space
 from plumbline.search.storage import open_storage
 from plumbline.search.study import Study
@@ -33,6 +35,7 @@ KIND = Parameter("optimiser", "sgd,adamw", choices=("sgd", "adamw"))
 
 def study_of(folder: Path, parameters: tuple[Parameter, ...], **search: Any) -> Study:
     settings = {"seeds": 1, "seed": 0, "also": [], "confirm": 0, "n_trials": 30, "max_failures": 10, "retry": 2}
+    settings["max_deaths"] = 10
     return Study(
         folder=folder, name="s", question="", command="scripts/train -m study=s search=tpe", cwd=str(folder), config_name="train",
         config_dirs=[], fixed=["epochs=20"], space=Space(parameters), kind="tpe", search=settings | search, pruner={},
@@ -209,7 +212,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(start, "copy_code", lambda study, new: None)
-    monkeypatch.setattr(start, "run_workers", lambda study, count, new: seen.append(study) or 0)
+    monkeypatch.setattr(start, "run_workers", lambda study, count, new, ahead: seen.append(study) or 0)
     monkeypatch.setattr(start, "submitted", lambda study, options, new: 0)
 
     def go(*words: str) -> Study | None:

@@ -44,12 +44,18 @@ def test_a_journal_whose_last_line_was_cut_off_goes_on_with_what_was_whole(left:
     assert journal.read_bytes().startswith(whole[: len(whole) - len(last)])
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"x\n", b"x\ny", b"x" * 200_000, b"x\n" + b"y" * 200_000])
-def test_mending_leaves_whole_lines_and_nothing_else(content: bytes, tmp_path: Path) -> None:
+LINE = b'{"op_code": 0}\n'
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b"x", b"x\n", b"{}\ny", b"x" * 200_000, b"0\n", bytes(4096), bytes(99) + b"\n", b"\n\n"]
+)
+@pytest.mark.parametrize("before", [b"", LINE, LINE + b'{"long": "' + b"y" * 200_000 + b'"}\n'])
+def test_mending_leaves_whole_lines_and_nothing_else(before: bytes, rest: bytes, tmp_path: Path) -> None:
     file = tmp_path / "j"
-    file.write_bytes(content)
+    file.write_bytes(before + rest)
     mend(file)
-    assert file.read_bytes() == content[: content.rfind(b"\n") + 1]
+    assert file.read_bytes() == before + (b"{}\n" if rest.startswith(b"{}") else b"")
 
 
 def test_a_damaged_journal_is_said_with_its_copy(tmp_path: Path) -> None:
@@ -112,9 +118,9 @@ def test_a_journal_is_found_by_its_absolute_path_wherever_a_process_goes(tmp_pat
 
 
 def test_the_lock_of_a_journal_mends_it(tmp_path: Path) -> None:
-    (tmp_path / "j").write_bytes(b"x\ny")
+    (tmp_path / "j").write_bytes(LINE + b"y")
     with MendingLock(tmp_path / "j"):
-        assert (tmp_path / "j").read_bytes() == b"x\n"
+        assert (tmp_path / "j").read_bytes() == LINE
 
 
 # --- databases -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -61,6 +62,7 @@ def test_the_same_command_goes_on_to_the_total_and_then_says_that_it_is_done(sea
     assert len(rows) == 5
     assert [row["optimiser.lr"] for row in rows[:3]] == [row["optimiser.lr"] for row in first]
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.glob("[0-9]*/*"))
+    os.utime(folder / "report.html", (0, 0))  # as if the last worker had been killed before it wrote another one
     began = time.monotonic()
     again = search(*words, "search.n_trials=5")
     assert time.monotonic() - began < 10  # 2 where nothing else is at work
@@ -70,6 +72,7 @@ def test_the_same_command_goes_on_to_the_total_and_then_says_that_it_is_done(sea
     assert f"best: val/accuracy {float(best['val/accuracy']):.4f}" in again.stdout
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.glob("[0-9]*/*")) == before
     assert len(list((tmp_path / "outputs/studies").iterdir())) == 1
+    assert (folder / "report.html").stat().st_mtime_ns > max(when for _, when in before)
 
 
 @pytest.mark.slow
@@ -333,11 +336,43 @@ def test_the_command_of_best_yaml_names_every_folder_of_options(train, tmp_path:
         assert f"- {(count - 1) % 4}\n" in done.stdout, done.stderr
 
 
+OWN = """
+from math import prod
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, spec, *, width: int):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(prod(spec.shape), width), nn.Linear(width, spec.outputs)
+
+    def forward(self, x):
+        return self.head(self.hidden(x.flatten(1)).relu())
+"""
+
+
+def test_the_command_of_best_yaml_finds_modules_beside_any_folder_of_options(train, tmp_path: Path) -> None:
+    for name in ("one", "two it's"):
+        (tmp_path / name / "conf/model").mkdir(parents=True)
+    (tmp_path / "two it's/mine.py").write_text(OWN)
+    (tmp_path / "two it's/conf/model/mine.yaml").write_text("# Mine.\n_target_: mine.Net\nwidth: 4\n")
+    folders = ["--config-dir=one/conf", f"--config-dir={tmp_path}/two it's/conf"]
+    words = ["study=s", "model=mine", "model.width=4,8", "allow=[plumbline,torch.nn,torch.optim,mine]"]
+    done = train("-m", *folders, *(word for word in TINY if "hidden" not in word), *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    head = (study_of(tmp_path) / "best.yaml").read_text().splitlines()
+    command = shlex.split(next(line for line in head if line.startswith("# Command:")).removeprefix("# Command:"))
+    again = train(*command[1:], "hydra.run.dir=again")
+    assert (again.returncode, again.stderr) == (0, "")
+    best = max(trials(study_of(tmp_path)), key=lambda row: float(row["val/accuracy"]))
+    assert records(tmp_path / "again") == records(study_of(tmp_path) / best["folder"])
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 MISTAKES = [
     (["-m", "optimiser.lr=interval(1e-4,1e-1)"], ["optimiser.lr=interval(1e-4,1e-1)", "search=tpe"]),
     (["-m", "search=tpe"], ["search=tpe", "nothing to search", "space="]),
+    (["-m", "outputs=/dev/null", "seed=0,1"], ["/dev/null/studies/run-", "cannot be written to (Not a directory)", "outputs=…"]),
     (["-m", "search=tep", "seed=0,1"], ["search=tep", "(did you mean 'tpe'?)"]),
     (["-m", "pruner=ahsa", "seed=0,1"], ["pruner=ahsa", "(did you mean 'asha'?)"]),
     (["-m", "search.n_trails=3", "seed=0,1"], ["search.n_trails=3", "(did you mean 'n_trials'?)"]),
@@ -349,7 +384,9 @@ MISTAKES = [
     (["-m", "seed=0,1", "study=a/b"], ["study='a/b'", "without slashes"]),
     (["-m", "seed=0,1", "resume=x"], ["resume=x", "the same command"]),
     (["-m", "search.workers=1,2"], ["search.workers=1,2", "one value"]),
-    (["-m", "seed=0,1", "pruner=wilcoxon"], ["pruner=wilcoxon", "search.seeds=3"]),
+    (["-m", "seed=0,1", "pruner=wilcoxon"], ["pruner=wilcoxon", "0 pairs", "search.seeds=5"]),
+    (["-m", "seed=0,1", "pruner=wilcoxon", "search.seeds=4"], ["3 pairs", "pruner.p=0.1", "search.seeds=5"]),
+    (["-m", "seed=0,1", "pruner=wilcoxon", "search.seeds=2", "pruner.p=0.5"], ["1 pairs", "search.seeds=3"]),
     (["-m", "seed=0,1", "pruner=asha", "search.also=[val/loss]"], ["pruner=asha", "search.also=[val/loss]", "pruner=none"]),
     (["-m", "seed=0,1", "search.storage=nonsense"], ["search.storage=", "cannot be opened"]),
     (["-m", "seed=0,1", "hydra.sweep.dir=x"], ["hydra.sweep.dir=x", "study=", "outputs="]),
@@ -392,6 +429,17 @@ def test_a_mistake_is_one_message_without_torch_and_leaves_nothing(words, parts,
     assert [part for part in parts if part not in done.stderr] == [], done.stderr
     assert done.stdout == "none\n"
     assert list(tmp_path.iterdir()) == []
+    assert processes(f"study={tmp_path}/") == []  # the worker that was begun meanwhile has ended
+
+
+def processes(word: str) -> list[int]:
+    """Those with a word of their command that begins so."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            if any(each.startswith(word.encode()) for each in entry.read_bytes().split(b"\0")):
+                found.append(int(entry.parent.name))
+    return found
 
 
 @pytest.mark.parametrize(("words", "parts"), BUILT, ids=lambda value: " ".join(value)[:60])

@@ -21,6 +21,7 @@ from conftest import ROOT, TINY, trials
 from optuna.trial import create_trial
 from test_search_report import LR, study_of
 
+from plumbline.search.compose import Points
 from plumbline.search.storage import open_storage
 from plumbline.search.study import Study
 from plumbline.search.trial import draw as draw_point
@@ -74,20 +75,84 @@ def test_what_a_machine_does_is_not_in_the_budget_of_failures(faulty, tmp_path: 
 
 def test_a_trial_that_died_and_then_failed_by_itself_is_counted(tmp_path: Path) -> None:
     worker = worker_of(prepared(tmp_path, retry=2, max_failures=0))
-    trial = worker.take()
+    trial = worker.queue.take()
     for _ in range(2):
-        worker.died(trial, "was ended by SIGKILL")
-        trial = worker.take()
-    assert not worker.too_many_failures()
-    worker.tell(trial, "failed", "a mistake of mine")
-    assert worker.too_many_failures()
+        worker.queue.died(trial, "was ended by SIGKILL")
+        trial = worker.queue.take()
+    assert not worker.queue.too_many_failures()
+    worker.queue.tell(trial, "failed", "a mistake of mine")
+    assert worker.queue.too_many_failures()
     other = worker_of(prepared(tmp_path / "other", retry=2, max_failures=0))
-    trial = other.take()
+    trial = other.queue.take()
     for _ in range(3):
-        other.died(other.storage.get_trial(trial._trial_id), "was ended by SIGKILL")
-        trial = other.take() or trial
-    assert [one.user_attrs["status"] for one in other.trials()[:1]] == ["failed"]
-    assert not other.too_many_failures()
+        other.queue.died(other.storage.get_trial(trial._trial_id), "was ended by SIGKILL")
+        trial = other.queue.take() or trial
+    assert [one.user_attrs["status"] for one in other.queue.trials()[:1]] == ["failed"]
+    assert not other.queue.too_many_failures()
+
+
+def test_trials_that_die_one_after_another_end_a_study_until_it_is_started_again(tmp_path: Path) -> None:
+    study = prepared(tmp_path, retry=0, max_deaths=2)
+    worker = worker_of(study)
+
+    def die(times: int) -> list[int]:
+        taken = []
+        for _ in range(times):
+            if (trial := worker.queue.take()) is not None:
+                taken.append(trial.number)
+                worker.queue.died(trial, "was ended by SIGKILL")
+        return taken
+
+    assert die(2) == [0, 1]
+    worker.queue.tell(worker.queue.take(), "diverged", "the loss is not finite")  # what ends otherwise is between them
+    assert die(9) == [3, 4, 5]
+    said = worker.queue.too_many_deaths()
+    assert said.startswith("search.max_deaths=2: 3 trials died one after another and none ended otherwise; trial 5 was")
+    assert worker.work() == 1
+    worker = worker_of(study)
+    assert (worker.queue.too_many_deaths(), die(9)) == ("", [6, 7, 8])
+
+
+def test_a_trial_that_dies_at_one_place_and_then_at_an_earlier_one_has_not_got_further(tmp_path: Path) -> None:
+    worker = worker_of(prepared(tmp_path, retry=2))
+    places = iter([3, 2, 3, 4, 3, 4])
+    worker.queue.progress = lambda number: next(places)
+    trial = worker.queue.take()
+    notes = []
+    while trial is not None and trial.number == 0:
+        worker.queue.died(worker.storage.get_trial(trial._trial_id), "was ended by SIGSEGV")
+        notes.append(worker.queue.trials()[0].user_attrs["died"])
+        trial = worker.queue.take()
+    assert [(note["times"], note["at"], note["over"]) for note in notes] == [(1, 3, False), (2, 3, False), (3, 3, True)]
+
+
+@pytest.mark.slow
+def test_a_study_in_which_every_trial_is_killed_ends_with_what_killed_them(faulty, tmp_path: Path) -> None:
+    words = ["study=s", "step.kind=kill", "seed=range(9)", "search.max_deaths=1", "search.retry=1", "search.workers=1"]
+    done = faulty(*words)
+    assert (done.returncode, done.stderr.count("plumbline: ")) == (1, 1)
+    assert "search.max_deaths=1: 2 trials died one after another" in done.stderr
+    assert "trial 1 was ended by SIGKILL (no memory left, most likely), 2 times at the same place" in done.stderr
+    assert "going on after 1 epochs and 0 steps" in done.stderr  # its last lines
+    assert len(list((tmp_path / "outputs/studies/s").glob("0*"))) == 2
+    again = faulty(*words[:3], "search.max_deaths=9", *words[4:])
+    assert again.returncode == 0, again.stderr
+    assert Counter(row["status"] for row in trials(tmp_path / "outputs/studies/s")) == {"failed": 9}
+
+
+def test_a_full_disk_is_said_in_one_message_and_the_study_goes_on_when_there_is_room(search, tmp_path: Path) -> None:
+    """A limit on the size of files stands for it."""
+    words = [sys.executable, "-m", "plumbline.train", "-m", *TINY, "study=s", "seed=0,1"]
+    limit = "import os, sys; from resource import *; setrlimit(RLIMIT_FSIZE, (3000, 3000)); os.execv(sys.argv[1], sys.argv[1:])"
+    full = subprocess.run(
+        [sys.executable, "-c", limit, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    folder = tmp_path / "outputs/studies/s"
+    assert (full.returncode, full.stdout) == (1, "")
+    assert full.stderr == f"plumbline: {folder}: the disk is full; make room, then the same command goes on\n"
+    assert search("study=s", "seed=0,1").returncode == 0
+    assert [row["status"] for row in trials(folder)] == ["finished"] * 2
 
 
 # --- death -----------------------------------------------------------------------------------------------------------
@@ -155,7 +220,8 @@ class Nobody:
 
 def worker_of(study: Study) -> Worker:
     (study.folder / "workers").mkdir(exist_ok=True)
-    return Worker(study, Nobody(), float("inf"))
+    composed = Points(study.space, study.fixed, study.config_name, study.folders(snapshot=True))
+    return Worker(study, Nobody(), float("inf"), composed)
 
 
 def below(study: Path) -> list[int]:
@@ -244,7 +310,9 @@ def test_a_trial_of_a_dead_worker_goes_on_from_its_checkpoint_to_the_same_number
     )
     for number in below(study):
         os.kill(number, signal.SIGKILL)
-    process.communicate()
+    output, _ = process.communicate()
+    assert (process.returncode, "plumbline: the workers were ended by SIGKILL\n" in output) == (1, True)
+    assert "not done; the same command goes on with it\n" in output
     other = faulty("study=k", "step.kind=slow", "seed=0")
     assert other.returncode == 0, other.stdout + other.stderr
     alone = faulty("study=alone", "step.kind=none", "seed=0")
@@ -317,7 +385,9 @@ RACE = """
 import sys, time
 from pathlib import Path
 from plumbline.search.study import Study
-from plumbline.search.worker import Asked, Outcome, Worker
+from plumbline.search.asked import Asked
+from plumbline.search.outcome import Outcome
+from plumbline.search.worker import Worker
 
 class Trivial(Worker):
     def run(self, trial, seed, directory, judge):
@@ -326,13 +396,13 @@ class Trivial(Worker):
         directory.mkdir()  # raises where a folder would be used twice
         return Outcome("finished", "", {"best": {"val/accuracy": trial.number / 1000}})
 
-worker = Trivial(Study.read(Path(sys.argv[1])), Asked(), float("inf"))
+worker = Trivial(Study.read(Path(sys.argv[1])), Asked(), float("inf"), None)
 begin = Path(sys.argv[1]) / "begin"
 Path(sys.argv[2]).touch()
 while not begin.exists():
     time.sleep(0.001)
-worker.others_at_work = lambda: True
-while (trial := worker.take()) is not None:
+worker.queue.others_at_work = lambda: True
+while (trial := worker.queue.take()) is not None:
     worker.do(trial)
 worker.presence.leave()
 """
@@ -411,11 +481,11 @@ def test_the_thousandth_trial_costs_no_more_than_a_moment_beside_its_training(tm
     for _ in range(20):
         began = time.perf_counter()
         worker.look()
-        trial = worker.take()
+        trial = worker.queue.take()
         draw_point(worker.study, worker.opened, trial._trial_id, trial.number)
-        worker.tell(trial, "finished", "", [[0.5]])
+        worker.queue.tell(trial, "finished", "", [[0.5]])
         told.append(time.perf_counter() - began)
-    assert len(worker.trials()) == 1028
+    assert len(worker.queue.trials()) == 1028
     began = time.perf_counter()
     view = View(study, worker.opened)
     assert (view.ended, view.table().row_count) == (1028, 4)
@@ -512,7 +582,7 @@ def test_each_worker_sees_its_own_gpu(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_the_gpus_are_those_that_one_may_see(monkeypatch) -> None:
-    from plumbline.search.worker import devices
+    from plumbline.search.launch import devices
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,GPU-1a")
     assert devices() == ["2", "5", "GPU-1a"]

@@ -70,6 +70,16 @@ def test_a_study_is_one_group_in_wandb_and_each_trial_a_run(search, tmp_path: Pa
     assert recorded(tmp_path / "outputs/studies/yours/0000")[0][1] == "ours"  # who names a group has it
 
 
+def test_the_runs_of_a_study_with_seeds_have_as_many_names_in_wandb_and_one_group(search, tmp_path: Path) -> None:
+    words = ["optimiser.lr=1e-2,1e-3", "search.n_trials=1", "search.seeds=2", "search.confirm=1", "epochs=1"]
+    done = search("study=mine", *words, "tracker=[wandb]")
+    assert done.returncode == 0, done.stderr
+    study = tmp_path / "outputs/studies/mine"
+    found = [recorded(folder)[0][1:] for folder in sorted(study.glob("*/seed-*"))]
+    names = ["0000-seed-0", "0000-seed-1", "confirm-seed-0"]
+    assert found == [("mine", name) for name in names]
+
+
 def test_a_tracker_that_fails_is_named_and_the_run_goes_on_to_the_same_numbers(
     run, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -166,13 +169,26 @@ def config_dirs(arguments: list[str]) -> list[Path]:
     return found
 
 
+def search_path(arguments: list[str]) -> list[str]:
+    """The places that hydra.searchpath names, further folders of option files; none where it cannot be read."""
+    found: list[str] = []
+    for word in arguments:
+        if word.startswith("hydra.searchpath="):
+            with contextlib.suppress(HydraException, TypeError):  # Hydra says it
+                found += OverridesParser.create().parse_override(word).value() or []
+    return found
+
+
 def code_folders(arguments: list[str]) -> list[str]:
-    """Where a user's own modules may lie: the current folder, each --config-dir and the folder that holds it.
+    """Where a user's own modules may lie: the current folder, each folder of option files and the one that holds it.
 
     Run from a copy of the tree, what lies in the tree is taken from the copy.
     """
     folders = [Path.cwd()]
-    for folder in config_dirs(arguments):
+    further = [
+        Path(place.removeprefix("file://")).resolve() for place in search_path(arguments) if "pkg://" not in place
+    ]
+    for folder in [*config_dirs(arguments), *further]:
         folders += [folder, folder.parent]
     if not (note := _HERE.parents[2] / SNAPSHOT).is_file():
         return [str(folder) for folder in folders]

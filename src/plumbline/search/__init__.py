@@ -1,6 +1,7 @@
 """Searches: studies of many trials, the workers that do them, and what they taught.
 
-`start` is what -m does, `study` what it is about, `worker` and `trial` do it, `finish` and `postmortem` say what came out.
+`start` is what -m does, `request` reads what it asks, `study` is what there is; `worker`, `queue` and `trial` do it,
+`finish` and `postmortem` say what came out.
 """
 
 import warnings

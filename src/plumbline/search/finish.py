@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import fcntl
-import importlib
 import io
 import json
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -68,48 +67,79 @@ def confirm(worker: Worker) -> bool:
 
 def unconfirmed(study: Study) -> int:
     """How many runs of the confirmation have not ended yet."""
-    from plumbline.search.worker import outcome
+    from plumbline.search.outcome import outcome
 
     return sum(outcome(directory) is None for directory in confirmations(study))
 
 
 def confirmed(study: Study) -> list[float]:
     """The objective of the best on its fresh seeds, as far as they have run."""
-    from plumbline.search.worker import outcome
+    from plumbline.search.outcome import outcome
 
     ends = [outcome(directory) for directory in confirmations(study)]
     return [end.run["best"][end.run["objective"]] for end in ends if end is not None and end.status == "finished"]
 
 
-def get_ready() -> None:
-    """Import what the pages are made with: a worker that waits for another one's last trial has the time."""
-    for name in ("jinja2", "matplotlib.figure", "optuna.importance", "optuna.visualization", "plotly.graph_objects"):
-        importlib.import_module(name)
+def claimed(study: Study) -> IO[str] | None:
+    """The right to write what a study leaves, as long as the file is open; None if another worker has it."""
+    claim = open(study.folder / ".finishing", "w")  # noqa: SIM115 - whoever asks closes it
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        claim.close()
+        return None
+    return claim
 
 
-def finish(study: Study, opened: optuna.Study) -> None:
-    """Write what a study leaves: trials.csv, best.yaml, report.html; from the storage and the folders alone."""
-    with open(study.folder / ".finishing", "w") as claim, contextlib.suppress(BlockingIOError):
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of workers that are done at one moment, one does it
-        _finish(study, opened)
+def get_ready(study: Study, opened: optuna.Study, enough: Callable[[], bool]) -> None:
+    """What `finish` needs long for, beforehand: a worker that waits for another one's last trial has the time.
+
+    What it keeps is the page of the best so far; the rest is made to have its parts at hand. enough: that trial has ended.
+    """
+    from plumbline.search.postmortem import page
+
+    for trial in best_trials(opened)[:1]:
+        page_of(study, trial)
+        if enough():
+            return
+        experiment(study, opened, trial)
+    if not enough():
+        page(study, opened)
+
+
+def finish(study: Study, opened: optuna.Study, claim: IO[str] | None = None) -> None:
+    """Write what a study leaves: trials.csv, best.yaml, report.html; from the storage and the folders alone.
+
+    Of workers that are done at one moment, one does it: who has the claim already, or gets it.
+    """
+    claim = claim or claimed(study)
+    if claim is not None:
+        with claim:
+            _finish(study, opened)
 
 
 def _finish(study: Study, opened: optuna.Study) -> None:
     from plumbline.record import write_text
-    from plumbline.report.page import write_report
     from plumbline.search.postmortem import write_postmortem
 
     write_text(study.folder / "trials.csv", table(study, opened))
     for trial in best_trials(opened)[:1]:
-        directory = run_folder(study, trial.number)
         write_text(study.folder / "best.yaml", experiment(study, opened, trial))
         (study.folder / "experiment").mkdir(exist_ok=True)
         link = study.folder / "experiment" / "best.yaml"
         if not link.is_symlink():
             link.symlink_to("../best.yaml")
-        if not (directory / "report.html").exists():
-            write_report(directory)
+        page_of(study, trial)
     write_postmortem(study, opened)
+
+
+def page_of(study: Study, trial: FrozenTrial) -> None:
+    """Write the report of a trial's (first) run, unless it is there."""
+    from plumbline.report.page import write_report
+
+    directory = run_folder(study, trial.number)
+    if not (directory / "report.html").exists():
+        write_report(directory)
 
 
 def run_folder(study: Study, number: int) -> Path:

@@ -5,75 +5,19 @@ Each judgement is a finding in words with its evidence, after the Deep Learning 
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
-from dataclasses import dataclass, field
 from statistics import NormalDist, mean, median, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from plumbline.config import PLACE, STUDY
-from plumbline.mistakes import parse
-from plumbline.search.finish import best_trials, confirmed, run_folder, run_folders, status
-from plumbline.search.space import Parameter, Space, _rounded
+from plumbline.search.finish import confirmed, run_folder, run_folders, status
+from plumbline.search.results import EDGE, Results, distance, number, placed
 
 if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
+    pass
 
-    from plumbline.search.study import Study
-
-EDGE = 0.05  # of a range, at either end
 TRIALS_PER_DIMENSION = 10
 MANY_LOST = 0.1  # share of failed or diverged trials
 LATE, EARLY = 0.9, 0.1  # of the epochs: a best there was not the end, or long before it
-BEYOND = 0.25  # of the range, past an end that the best one touched
-TOP = 0.25  # share of the trials from which the next space is drawn
-LITTLE = 0.02  # importance of a parameter that may be left at its best value
-
-
-@dataclass
-class Results:
-    """The trials of a study as the judgements read them; of several objectives the first."""
-
-    study: Study
-    opened: optuna.Study
-    trials: list[FrozenTrial] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.trials = self.opened.get_trials(deepcopy=False)
-        self.objective, direction = self.opened.user_attrs["objectives"][0]
-        self.sign = 1.0 if direction == "maximise" else -1.0
-        self.finished = sorted((t for t in self.trials if t.values), key=self.score, reverse=True)
-        self.finished = [t for t in self.finished if status(t) == "finished"]
-        self.space: Space = self.study.space
-        self.best = best_trials(self.opened)
-
-    def score(self, trial: FrozenTrial) -> float:
-        """Higher is better, whatever the direction."""
-        return self.sign * trial.values[0]
-
-    def run(self, trial: FrozenTrial) -> dict[str, Any]:
-        try:
-            return json.loads((run_folder(self.study, trial.number) / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-
-    def noise(self) -> float | None:
-        """The standard deviation that a trial's value has from its seed; from the validation set's size, if need be."""
-        spreads = [
-            stdev([v[0] for v in t.user_attrs["values"]])
-            for t in self.finished
-            if len(t.user_attrs.get("values", [])) > 1
-        ]
-        if spreads:
-            return math.sqrt(mean(s**2 for s in spreads)) / math.sqrt(self.study.search["seeds"])
-        if len(values := confirmed(self.study)) > 1:
-            return stdev(values)
-        if not self.best:
-            return None
-        ends = self.run(self.best[0]).get("interval", {}).get(self.objective)
-        return (ends[1] - ends[0]) / (2 * 1.96) if ends and None not in ends else None
 
 
 def finding(severity: str, name: str, message: str, advice: str = "") -> dict[str, str]:
@@ -99,10 +43,6 @@ def judge(results: Results) -> list[dict[str, str]]:
     return sorted((one for one in found if one), key=lambda one: order.index(one["severity"]))
 
 
-def number(value: float) -> str:
-    return f"{value:.4g}"
-
-
 def edges(results: Results) -> list[dict[str, str]]:
     """Whether the best lies near an end of what was searched."""
     found, best = [], results.best[0]
@@ -117,21 +57,6 @@ def edges(results: Results) -> list[dict[str, str]]:
         found.append(finding("warn", "edge", said, "What is best may lie beyond it: widen the space on that side."))
     ends = [parameter for parameter in results.space if placed(parameter, best.params.get(parameter.name)) is not None]
     return found or [finding("ok", "edge", "The best lies inside the space, away from its ends.")] * bool(ends)
-
-
-def placed(parameter: Parameter, value: Any) -> float | None:
-    """Where in [0, 1] a value lies: of an interval, or among at least three numbers given one by one."""
-    if value is None:
-        return None
-    if not parameter.choices:
-        return None if parameter.high == parameter.low else parameter.place(value)
-    if parameter.name == "seed":
-        return None  # a seed has no ends
-    try:
-        numbers = sorted(map(float, parameter.choices))
-        return numbers.index(float(value)) / (len(numbers) - 1) if len(numbers) > 2 else None
-    except ValueError:
-        return None
 
 
 def saved(results: Results) -> dict[str, str] | None:
@@ -236,18 +161,6 @@ def gap(results: Results) -> dict[str, str] | None:
     return finding("ok", "gap", f"{said} The best is better than the next by more than that.")
 
 
-def distance(space: Space, one: FrozenTrial, other: FrozenTrial) -> float:
-    """How far apart two points are: root mean square over the parameters, 1 for another choice or a missing one."""
-    parts = []
-    for parameter in space:
-        a, b = one.params.get(parameter.name), other.params.get(parameter.name)
-        if a is None and b is None:
-            continue
-        places = (placed(parameter, a), placed(parameter, b))
-        parts.append(float(a != b) if None in places else places[0] - places[1])
-    return math.sqrt(mean(part**2 for part in parts)) if parts else 0.0
-
-
 def neighbours(results: Results) -> dict[str, str] | None:
     """What the points nearest to the best score: a lone peak is luck."""
     best, others = results.best[0], [t for t in results.finished if t.number != results.best[0].number]
@@ -286,82 +199,3 @@ def optimism(results: Results) -> dict[str, str] | None:
         f"still look better by {number(excess)}.",
         "search.confirm=5 runs the best on fresh seeds, for a number to report.",
     )  # fmt: skip
-
-
-# --- the next space --------------------------------------------------------------------------------------------------
-
-
-def next_search(results: Results, importances: dict[str, float]) -> str | None:
-    """A command line that searches where the best quarter of the trials lay, and beyond an end that it touched."""
-    study, best = results.study, results.best[0] if results.best else None
-    has_ends = best is not None and any(placed(p, best.params.get(p.name)) is not None for p in results.space)
-    if len(results.finished) < 4 or (study.kind == "grid" and not has_ends):
-        return None
-    top = results.finished[: max(4, math.ceil(TOP * len(results.finished)))]
-    needed = [other.when for other in results.space if other.when is not None]
-    words: list[str] = []
-    for parameter in results.space:
-        named = {word for name, accepted in needed if name == parameter.name for word in accepted}
-        words += narrowed(parameter, top, best, importances, len(results.finished), named)
-    kind = "tpe" if study.kind in ("grid", "random", "qmc") else study.kind
-    options = [f"study={study.name}-next", f"search={kind}", f"search.n_trials={max(20, study.n_trials)}"]
-    return shlex.join(["scripts/train", "-m", *study.where(), *options, *kept(study, kind), *study.fixed, *words])
-
-
-def kept(study: Study, kind: str) -> list[str]:
-    """What its command says of how to search and where to run, and another search of that kind says, too."""
-    other = ("study", "search", "search.n_trials", "search.extend")
-    found = []
-    for word in parse(shlex.split(study.command)[1:]).overrides:
-        key = word.lstrip("+~").partition("=")[0]
-        of_its_kind = key.startswith("search.sampler") and kind != study.kind
-        if key.partition(".")[0] in (*STUDY, *PLACE) and key not in other and not of_its_kind:
-            found.append(word)
-    return found
-
-
-def narrowed(
-    parameter: Parameter,
-    top: list[FrozenTrial],
-    best: FrozenTrial,
-    importances: dict[str, float],
-    count: int,
-    named: set[str],
-) -> list[str]:
-    """The words of a parameter for the next search; none where only a file can say them: conditions, and rows.
-
-    named: the choices of it that other parameters depend on, which stay, or those could not be there.
-    """
-    name, values = parameter.name, [t.params[parameter.name] for t in top if parameter.name in t.params]
-    if not values or parameter.when is not None or ", " in name or name == "seed":
-        return []
-    if importances.get(name, 1.0) < LITTLE and count >= 20 and name in best.params:
-        return parameter.words(best.params[name])
-    if parameter.choices and (named or placed(parameter, values[0]) is None):
-        chosen = [choice for choice in parameter.choices if choice in values]
-        if len(chosen) == 1:
-            return [f"{name}={chosen[0]}"]
-        chosen = [choice for choice in parameter.choices if choice in values or choice in named]
-        return [f"{name}=choice({','.join(chosen)})"]
-    numbers = [float(value) for value in values]
-    given = [float(choice) for choice in parameter.choices] or [parameter.low, parameter.high]
-    log = parameter.log or (min(given) > 0 and max(given) / min(given) >= 30)
-    change, back = (math.log, math.exp) if log else (float, float)
-    low, high = min(map(change, numbers)), max(map(change, numbers))
-    whole = change(max(given)) - change(min(given))
-    low, high = low - 0.1 * whole, high + 0.1 * whole
-    where = placed(parameter, best.params.get(name))
-    if where is not None and where <= EDGE:
-        low = min(low, change(min(given)) - BEYOND * whole)
-    elif where is not None and where >= 1 - EDGE:
-        high = max(high, change(max(given)) + BEYOND * whole)
-    else:
-        low, high = max(low, change(min(given))), min(high, change(max(given)))
-    low, high = (_rounded(float(f"{back(end):.2g}")) for end in (low, high))
-    if min(given) >= 0:
-        low = max(low, 0.0)  # nothing that was never negative becomes so
-    if parameter.whole:
-        low, high = (max(1 if log else math.floor(parameter.low) if parameter.low < 0 else 0, round(low)), round(high))
-        return [f"{name}={f'tag(log,int(interval({low},{high})))' if log else f'int(interval({low},{high}))'}"]
-    text = f"interval({low:g},{high:g})"
-    return [f"{name}={f'tag(log,{text})' if log else text}"]

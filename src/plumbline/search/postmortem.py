@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline.search.difference import written
 from plumbline.search.finish import command, confirmed, deviation, run_folders, status
-from plumbline.search.judgements import Results, judge, next_search, number
-from plumbline.search.study import written
+from plumbline.search.judgements import judge
+from plumbline.search.next_space import next_search
+from plumbline.search.results import Results, number
 from plumbline.search.watch import View
 
 if TYPE_CHECKING:

@@ -17,18 +17,20 @@ if TYPE_CHECKING:
     import optuna
     from omegaconf import DictConfig
 
+    from plumbline.search.asked import Asked
+    from plumbline.search.compose import Points
     from plumbline.search.space import Point, Space
     from plumbline.search.study import Study
-    from plumbline.search.worker import Asked
 
 SECONDS = 20.0  # after which no further choice is tried: the rest is seen by its trial
 MORE = 0.5  # after which no other point is; the first, which imports, not counted
 FACTS = ("parameters", "multiply_adds")  # of a run that may be an objective, beside its metrics; less is better
 
 
-def prepare(study: Study, asked: Asked, here: bool) -> None:
+def prepare(study: Study, asked: Asked, composed: Points, here: bool) -> None:
     """Make Optuna's study if there is none yet. Raises ConfigError on what no trial could do.
 
+    composed: what the trials' configurations are made by; it knows the first options when this returns.
     here: whether this machine will do trials, and so must have the device they ask for.
     """
     import optuna
@@ -36,9 +38,10 @@ def prepare(study: Study, asked: Asked, here: bool) -> None:
     from plumbline.search.storage import VARIABLE, Lock, open_storage
 
     if (there := _there(study)) is not None:
+        learn(composed)
         take_over(there.user_attrs.get("modules", []))
         return
-    said = rehearsed(study, asked, here)
+    said = rehearsed(study, asked, composed, here)
     if asked.status is not None:
         return
     url = os.environ.get(VARIABLE, study.storage) if study.storage is not None else None
@@ -52,6 +55,15 @@ def prepare(study: Study, asked: Asked, here: bool) -> None:
             made.set_user_attr("folder", str(study.folder))
             made.set_user_attr("modules", said["modules"])
             made.set_user_attr("objectives", said["objectives"])
+
+
+def learn(composed: Points) -> None:
+    """Compose the options of one point, so that trials which choose the same find them."""
+    from plumbline import mistakes
+    from plumbline.search.compose import checkpoints
+
+    with contextlib.suppress(*mistakes.ANYTHING):  # who rehearses it has the words for it
+        composed.learn(checkpoints(composed.space, None)[0])
 
 
 def take_over(modules: list[str]) -> None:
@@ -80,7 +92,7 @@ def _there(study: Study) -> optuna.Study | None:
     return opened if "objectives" in attributes else None
 
 
-def rehearsed(study: Study, asked: Asked, here: bool) -> dict[str, Any]:
+def rehearsed(study: Study, asked: Asked, composed: Points, here: bool) -> dict[str, Any]:
     """`objectives` ([name, direction] each), and the `modules` that a trial imports, which are imported here meanwhile.
 
     The parts are tried in a process of its own, so that this one stays untouched.
@@ -108,6 +120,7 @@ def rehearsed(study: Study, asked: Asked, here: bool) -> dict[str, Any]:
         sys.stderr.flush()
         os._exit(0)
     os.close(writing)
+    learn(composed)
     said: dict[str, Any] = {}
     with os.fdopen(reading) as pipe:
         for line in pipe:

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from plumbline import exits
@@ -19,9 +18,11 @@ from plumbline.contract import ConfigError
 from plumbline.search import presence
 from plumbline.search.code import copy_code
 from plumbline.search.compose import Points, checkpoints
-from plumbline.search.study import CODE, FILE, Study, asked, difference
-
-LOG = "workers.log"
+from plumbline.search.difference import difference
+from plumbline.search.disk import complaint
+from plumbline.search.launch import LOG, Ahead, Passed, default_workers
+from plumbline.search.request import asked
+from plumbline.search.study import CODE, FILE, Study
 
 
 def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) -> int:
@@ -34,33 +35,49 @@ def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) ->
     wanted = asked(cfg, overrides, dict(known.runtime.choices), known.job.config_name, folders, words)
     check_hydra([str(word) for word in known.overrides.hydra])
     check_storage(wanted)
+    try:
+        return go_on(wanted, options, folders, default_workers(cfg.device))
+    except OSError as error:
+        if (said := complaint(error, wanted.folder)) is None:
+            raise
+        print(said[1], file=sys.stderr)
+        return said[0]
+
+
+def go_on(wanted: Study, options: Any, folders: list[Path], usual: int) -> int:
+    """Make the study that is wanted, or go on with it. usual: how many workers it has if none are asked for."""
     study, wider = opened(wanted)
     if (done := ended(study)) is not None and not wider:
         return done
-    new = not (study.folder / FILE).exists()
-    points = study.points()
-    if new or wider:
-        composed = Points(study.space, study.fixed, study.config_name, folders)
-        for point in checkpoints(study.space, points):
-            composed.check(point)
+    new, count = not (study.folder / FILE).exists(), study.search["workers"]
+    count = min(usual if count is None else count, max(study.n_trials, study.search["confirm"]))
     if options is not None and options.launcher.dry_run:
         from plumbline.slurm import array
 
+        check(study, folders, new or wider)
         return array.show(study, options)
-    study.folder.mkdir(parents=True, exist_ok=True)
-    (study.folder / presence.FOLDER).mkdir(exist_ok=True)
-    copy_code(study, new)
-    if wider:
-        widen(study)
-    study.write()
+    with Ahead(study, count) as ahead:  # it has until then to import
+        check(study, folders, new or wider)
+        study.folder.mkdir(parents=True, exist_ok=True)
+        (study.folder / presence.FOLDER).mkdir(exist_ok=True)
+        copy_code(study, new)
+        if wider:
+            widen(study)
+        study.write()
+        status = run_workers(study, 0 if options is not None else count, new, ahead)
     if options is not None:
-        return run_workers(study, 0, new) or submitted(study, options, new)
-    count = study.search["workers"]
-    count = default_workers(cfg) if count is None else count
-    status = run_workers(study, count, new)
+        return status or submitted(study, options, new)
     if count == 0 and status == exits.DONE:
         print(f"prepared; start workers with  python -m plumbline.search.worker study={study.folder}")
     return status
+
+
+def check(study: Study, folders: list[Path], new: bool) -> None:
+    """Compose the points of a space that is new, all or a sample. Raises ConfigError on the first mistake in one."""
+    if new:
+        composed = Points(study.space, study.fixed, study.config_name, folders)
+        for point in checkpoints(study.space, study.points()):
+            composed.check(point)
 
 
 def slurm_options(cfg: DictConfig, place: DictConfig) -> Any:
@@ -92,15 +109,16 @@ def submitted(study: Study, options: Any, new: bool) -> int:
 
 def beside(overrides: list[str], folders: list[Path]) -> list[Path]:
     """The further folders of option files that hydra.searchpath names; trials are composed with them, too."""
+    from plumbline.train import search_path
+
     found: list[Path] = []
-    for word in overrides:
-        if not word.startswith("hydra.searchpath="):
-            continue
-        for place in OverridesParser.create().parse_override(word).value() or []:
-            kind, given, path = place.rpartition("://")
-            if given and kind != "file":
-                raise ConfigError(f"{word}: a study copies its option files, so they lie in folders: say file://…")
-            found.append(Path(path).resolve())
+    for place in search_path(overrides):
+        kind, given, path = place.rpartition("://")
+        if given and kind != "file":
+            raise ConfigError(
+                f"hydra.searchpath=[{place}]: a study copies its option files, so they lie in folders: say file://…"
+            )
+        found.append(Path(path).resolve())
     return [folder for folder in found if folder not in folders]
 
 
@@ -187,22 +205,16 @@ def ended(study: Study) -> int | None:
         raise
     if not view.done or unconfirmed(study):
         return None
-    if not (study.folder / "report.html").exists():  # its last worker was killed before its last words
+    report = study.folder / "report.html"
+    if not report.exists() or report.stat().st_mtime < view.last_end():
+        # its last worker was killed before its last words
         finish(study, view.opened)
     print(f"study {study.name} is done; search.n_trials=… asks for more")
     print("\n".join(closing(view)))
     return exits.DONE
 
 
-def default_workers(cfg: DictConfig) -> int:
-    """One a GPU; without, one for two processors, at most eight."""
-    from plumbline.search.worker import devices
-
-    graphics = devices() if cfg.device in ("auto", "cuda") else []
-    return len(graphics) or min(8, max(1, (os.cpu_count() or 1) // 2))
-
-
-def run_workers(study: Study, count: int, new: bool) -> int:
+def run_workers(study: Study, count: int, new: bool, ahead: Ahead) -> int:
     """Start as many workers as are missing and show what they do, until they have left."""
     there = len(presence.workers(study.folder))
     print(f"{study.folder}")
@@ -212,74 +224,54 @@ def run_workers(study: Study, count: int, new: bool) -> int:
     until = "" if minutes is None else f"{time.time() + 60 * minutes}"
     log = study.folder / LOG
     offset = log.stat().st_size if log.exists() else 0
-    process = launch(study, max(0, count - there), until, log) if count == 0 or count > there else None
+    process = ahead.begin(study, max(0, count - there), until) if count == 0 or count > there else None
+    ahead.spare()
     passed_on = Passed(process)
     status = show(study, process, passed_on)
     text = log.read_bytes()[offset:].decode(errors="replace")
     if status not in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
-        said = [line for line in text.splitlines() if line.startswith("plumbline: ")]
-        print("\n".join(dict.fromkeys(said)) or text[-3000:], file=sys.stderr)
+        killed = process is not None and process.returncode < 0
+        by = f"plumbline: the workers were ended by {signal.Signals(-process.returncode).name}" if killed else ""
+        print("\n".join(messages(text)) or text[-3000:].strip() or by, file=sys.stderr)
         if status == exits.MISTAKE and new and not any(study.folder.glob("[0-9]*")):
             forget(study)
             return status
     return closing_words(study, status, count)
 
 
-def launch(study: Study, count: int, until: str, log: Path) -> subprocess.Popen[bytes]:
-    """One process that imports torch and forks so many workers, from the study's copy of the code."""
-    source = study.folder / CODE / "src"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")])),
-    }
-    words = [f"study={study.folder}", f"workers={count}", *([f"until={until}"] if until else [])]
-    command = [sys.executable, "-P", "-m", "plumbline.search.worker", *words]
-    with open(log, "ab") as output:
-        return subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-
-
-class Passed:
-    """Signals to the starter go on to its workers, which save; they are in a session of their own."""
-
-    def __init__(self, process: subprocess.Popen[bytes] | None):
-        self.process, self.status = process, None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: object) -> None:
-        again, self.status = (
-            self.status is not None,
-            exits.BY_HAND if number == signal.SIGINT else exits.TO_BE_CONTINUED,
-        )
-        if number == signal.SIGINT and not again and self.process is not None:
-            with contextlib.suppress(OSError, RuntimeError):  # nobody may be listening, or be spoken to right now
-                print("\nthe workers save and leave; press again to leave at once", flush=True)
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
+def messages(log: str) -> list[str]:
+    """The lines in which workers said a mistake, each once: the message, and what is indented below it."""
+    found, within = [], False
+    for line in log.splitlines():
+        within = line.startswith("plumbline: ") or (within and line.startswith("  "))
+        found += [line] * within
+    return list(dict.fromkeys(found))
 
 
 def show(study: Study, process: subprocess.Popen[bytes] | None, passed_on: Passed) -> int:
     """Show the study while its workers are at it; return the status they left with."""
     from plumbline.search.watch import View, Watch
 
-    def going_on() -> bool:
-        if process is not None:
-            return process.poll() is None
-        return bool(presence.workers(study.folder)) and passed_on.status is None
+    def going_on(seconds: float) -> bool:
+        """Whether workers are at it still, after so long a look; at once if they leave meanwhile."""
+        if process is None:
+            time.sleep(seconds)
+            return bool(presence.workers(study.folder)) and passed_on.status is None
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
 
     view = None
-    while view is None and going_on():
-        try:
+    while view is None and going_on(0.1):
+        with contextlib.suppress(ConfigError, KeyError):
             view = View(study, study.open())
-        except (ConfigError, KeyError):
-            time.sleep(0.1)
     if view is not None:
         with Watch(view) as watch:
-            while going_on():
+            watch.look()
+            while going_on(0.3):
                 watch.look()
-                time.sleep(0.3)
             watch.look()
     status = exits.DONE if process is None else process.wait()
     if passed_on.status is not None:
@@ -298,7 +290,7 @@ def closing_words(study: Study, status: int, count: int) -> int:
     if count == 0:
         return status
     print("\n".join(closing(view)))
-    if not view.done and status in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
+    if not view.done and status != exits.MISTAKE:
         print("not done; the same command goes on with it")
     failed = sum(map(by_itself, view.trials))
     if status == exits.MISTAKE and failed > study.search["max_failures"]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import platform
 import shutil
 import time
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -47,7 +48,11 @@ class Lock(JournalFileOpenLock):
             if Path(self._lock_file).read_text() == machine():
                 os.unlink(self._lock_file)
         super().acquire()
-        Path(self._lock_file).write_text(machine())
+        try:
+            Path(self._lock_file).write_text(machine())
+        except OSError:  # a full disk: without a name in it, it would be waited for
+            self.release()
+            raise
         return True
 
     def release(self) -> None:
@@ -84,22 +89,41 @@ class MendingLock(Lock):
 
 
 def mend(journal: Path) -> None:
-    """Cut off a last line that was not written to its end: a full disk or a quota, or its writer died."""
+    """Cut off last lines that are not whole: a full disk or a quota, their writer died, or the power left zeros there."""
     if not journal.exists():
         return
     with open(journal, "r+b") as file:
         end = file.seek(0, os.SEEK_END)
-        if end == 0 or file.seek(end - 1) < 0 or file.read(1) == b"\n":
-            return
         while end > 0:
-            begin = max(0, end - 65536)
+            begin = last_line(file, end)
             file.seek(begin)
-            at = file.read(end - begin).rfind(b"\n")
-            if at >= 0:
-                file.truncate(begin + at + 1)
+            if whole(file.read(end - begin)):
                 return
+            file.truncate(begin)
             end = begin
-        file.truncate(0)
+
+
+def last_line(file: IO[bytes], end: int) -> int:
+    """Where the last line before a place in a file begins."""
+    before = end - 1  # an end of line there is its own
+    while before > 0:
+        begin = max(0, before - 65536)
+        file.seek(begin)
+        at = file.read(before - begin).rfind(b"\n")
+        if at >= 0:
+            return begin + at + 1
+        before = begin
+    return 0
+
+
+def whole(line: bytes) -> bool:
+    """Whether a line of the journal was written to its end."""
+    if not line.endswith(b"\n"):
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def open_storage(folder: Path, url: str | None) -> BaseStorage:

@@ -43,6 +43,12 @@ class View:
     def done(self) -> bool:
         return self.ended >= self.study.n_trials
 
+    def last_end(self) -> float:
+        """When the last trial ended, in seconds since 1970; 0 before any did."""
+        return max(
+            (t.datetime_complete.timestamp() for t in self.trials if t.datetime_complete is not None), default=0.0
+        )
+
     def left(self) -> float | None:
         """Seconds to the end, from the pace of the trials that ended."""
         ends = [t for t in self.trials if t.datetime_complete is not None and t.datetime_start is not None]

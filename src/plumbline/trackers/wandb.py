@@ -32,7 +32,7 @@ class Wandb:
         mode = mode if mode != "auto" else "online" if logged_in() else "offline"
         settings = wandb.Settings(silent=True, console="off", init_timeout=60, disable_git=True)
         self.run = wandb.init(
-            id=self.identity, resume="allow", mode=mode, name=directory.resolve().name, dir=directory, config=configuration,
+            id=self.identity, resume="allow", mode=mode, name=label(directory.resolve()), dir=directory, config=configuration,
             project=project, entity=entity, group=group, tags=tags, notes=run["question"], settings=settings,
         )  # fmt: skip
 
@@ -55,6 +55,12 @@ class Wandb:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def label(directory: Path) -> str:
+    """A run's name: its folder's. With the trial's before, where a trial has several runs, which are alike in all trials."""
+    trial = directory.parent
+    return f"{trial.name}-{directory.name}" if (trial.parent / "study.yaml").is_file() else directory.name
 
 
 def picture(figure: Figure) -> Image:
