@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,3 +167,13 @@ def faulty(search, tmp_path: Path):
         (tmp_path / name).write_text(text)
     words = ["--config-dir=lab/conf", "allow=[plumbline,torch.nn,torch.optim,lab]", "step=fault"]
     return lambda *overrides, **environment: search(*words, *overrides, **environment)
+
+
+def first_of_each(rows: Iterable[tuple], name: Callable[[tuple], str] = lambda row: row[0]) -> list[Any]:
+    """The rows as parameters, of which the second with a name and those after it wait for --slow."""
+    seen: set[str] = set()
+    made = []
+    for row in rows:
+        made.append(pytest.param(*row, marks=[pytest.mark.slow] if name(row) in seen else []))
+        seen.add(name(row))
+    return made

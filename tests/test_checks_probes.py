@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import composed
+from conftest import composed, first_of_each
 from omegaconf import OmegaConf
 
 from plumbline.checks.bench import Bench, Copy
@@ -154,14 +153,6 @@ FAULTS: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [  # the headline, t
     ("lr.range", (*SGD, "optimiser.lr=10", "optimiser.momentum=0.9"), {}),
     ("lr.range", ("optimiser.lr=1e-7",), {}),
 ]  # fmt: skip
-
-
-def first_of_each(rows: list[tuple]) -> Iterator[Any]:
-    """The rows, of which the second with a name and those after it wait for --slow."""
-    seen: set[str] = set()
-    for row in rows:
-        yield pytest.param(*row, marks=[pytest.mark.slow] if row[0] in seen else [])
-        seen.add(row[0])
 
 
 @pytest.mark.parametrize(("name", "words", "parts"), first_of_each(FAULTS))
@@ -355,7 +346,7 @@ MOVED: list[tuple[str, tuple[str, ...], dict[str, Any], str, dict[str, Any], str
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "words", "parts", "before", "thresholds", "after"), MOVED)
+@pytest.mark.parametrize(("name", "words", "parts", "before", "thresholds", "after"), first_of_each(MOVED))
 def test_another_threshold_moves_the_finding(
     name: str, words: tuple[str, ...], parts: dict[str, Any], before: str, thresholds: dict[str, Any], after: str
 ) -> None:
@@ -385,7 +376,7 @@ SETTINGS: list[tuple[str, dict[str, Any], dict[str, Any], Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "one", "other", "look"), SETTINGS)
+@pytest.mark.parametrize(("name", "one", "other", "look"), first_of_each(SETTINGS))
 def test_another_setting_makes_another_measurement(
     name: str, one: dict[str, Any], other: dict[str, Any], look: Any
 ) -> None:

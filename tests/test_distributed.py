@@ -284,6 +284,7 @@ with Signals() as signals, joined(signals) as world:
 """
 
 
+@pytest.mark.slow
 def test_each_process_holds_its_part_of_weights_and_moments_and_takes_up_what_was_gathered(tmp_path) -> None:
     outputs = [each.communicate(timeout=120)[0] for each in start([sys.executable, "-c", HELD], 3, tmp_path)]
     parts = [next(line for line in output.splitlines() if line.startswith("RESULT")).split() for output in outputs]

@@ -55,6 +55,7 @@ def test_another_configuration_is_another_run_and_where_it_runs_is_none() -> Non
     assert (elsewhere.parts[0], elsewhere.name) == ("there", located("experiment=mixup", [])[1].name)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_leave_while_the_first_one_trains_goes_on_with_both(tmp_path: Path) -> None:
     slow = FIRST.replace("epochs=2", "epochs=100")
     words = [sys.executable, "-m", "plumbline.train", *WORDS, "checks=off", starting(slow), "hydra.run.dir=second"]
@@ -100,6 +101,7 @@ def test_several_processes_say_what_to_run_before_them(tmp_path: Path) -> None:
         trained(cfg, cfg, [], tmp_path / "run", Signals(), alone=False)
 
 
+@pytest.mark.slow
 def test_a_first_run_that_does_not_end_well_ends_the_second_with_its_folder(run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"its run ended with status 3; see .*first"):
         run(*WORDS, starting(f"{FIRST} optimiser.lr=1e30"))

@@ -62,11 +62,11 @@ COMPOSED: list[tuple[list[str], list[str], dict[str, str | bytes]]] = [
     (["outputs="], ["outputs=", "not empty"], {}),
     # a wrong option
     (["modle=mlp"], ["modle=mlp", "(did you mean 'model'?)"], {}),
-    (["model=mpl"], ["model=mpl", "(did you mean 'mlp'?)", "model has: autoencoder, cnn"], {}),
+    (["model=mpl"], ["model=mpl", "(did you mean 'mlp'?)", "model has: autoencoder, branch, cnn"], {}),
     (["regulariser=[dropuot]"], ["regulariser=[dropuot]", "(did you mean 'dropout'?)"], {}),
     (["augment=shfit"], ["augment=[shfit]", "(did you mean 'shift'?)"], {}),
     (["experiment=nope"], ["experiment=nope", "experiment has: "], {}),
-    (["model=3"], ["model=3", "model has: autoencoder, cnn"], {}),
+    (["model=3"], ["model=3", "model has: autoencoder, branch, cnn"], {}),
     (["hydra/launcher=nope"], ["hydra/launcher/nope", "basic"], {}),
     ([LAB, "experiment=e"], ["model=mpl", "(did you mean 'mlp'?)"],
      {"experiment/e": GLOBAL + "defaults:\n  - override /model: mpl\n"}),

@@ -81,6 +81,7 @@ def test_the_train_metrics_are_measured_as_the_validation_metrics_are(run) -> No
     assert best["fit/loss"] > best["train/loss"]  # as trained, nine tenths of each hidden layer are dropped
 
 
+@pytest.mark.slow
 def test_no_epoch_scores_the_network_as_it_is(run) -> None:
     status, folder = run("epochs=0", "checks=quick")
     found = noted(folder)
@@ -216,6 +217,7 @@ def test_half_precision_learns_too(precision: str, run) -> None:
     assert noted(folder)["best"]["val/accuracy"] > 0.9
 
 
+@pytest.mark.slow
 def test_channels_last_changes_the_layout_and_not_the_result(run) -> None:
     both = [
         run(*QUICK, "model=cnn", "model.channels=[4,4]", f"channels_last={on}", folder=on)[1]

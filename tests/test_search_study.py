@@ -350,6 +350,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_the_command_of_best_yaml_finds_modules_beside_any_folder_of_options(train, tmp_path: Path) -> None:
     for name in ("one", "two it's"):
         (tmp_path / name / "conf/model").mkdir(parents=True)

@@ -140,6 +140,7 @@ def test_a_study_in_which_every_trial_is_killed_ends_with_what_killed_them(fault
     assert Counter(row["status"] for row in trials(tmp_path / "outputs/studies/s")) == {"failed": 9}
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_in_one_message_and_the_study_goes_on_when_there_is_room(search, tmp_path: Path) -> None:
     """A limit on the size of files stands for it."""
     words = [sys.executable, "-m", "plumbline.train", "-m", *TINY, "study=s", "seed=0,1"]

@@ -207,6 +207,7 @@ def test_what_is_edited_after_submission_changes_nothing_in_the_queued_job(here:
     assert noted(clone / "run")["parameters"] == 650
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_or_runs_is_not_submitted_twice(here: Here, tmp_path: Path) -> None:
     import subprocess
     import sys
