@@ -54,7 +54,7 @@ def small(kind, spec=DIGITS, *, norm="none", activation="relu"):
     if kind == "mlp":
         return MLP(spec, hidden=[16, 16], **style)
     if kind == "cnn":
-        return CNN(spec, channels=[8], kernel=3, hidden=[16], **style)
+        return CNN(spec, channels=[8], kernel=3, hidden=[16], pool="last", **style)
     return ResNet(spec, channels=[8, 16], blocks=2, preactivation=kind == "preactivation", **style)
 
 
@@ -133,7 +133,7 @@ def test_an_mlp_has_the_known_number_of_parameters(hidden, parameters):
 
 @pytest.mark.parametrize("channels, parameters", [([16, 16], 46_592), ([32, 64], 209_456)])
 def test_a_cnn_has_the_known_number_of_parameters(channels, parameters):
-    model = CNN(FASHION, channels=channels, kernel=5, hidden=[50], norm="none", activation="relu")
+    model = CNN(FASHION, channels=channels, kernel=5, hidden=[50], norm="none", activation="relu", pool="last")
     assert count(model) == parameters
 
 
@@ -161,21 +161,32 @@ def test_an_mlp_without_activations_is_one_linear_map():
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
 def test_a_kernel_changes_no_shape_but_the_number_of_weights(kernel):
-    model = CNN(DIGITS, channels=[4], kernel=kernel, hidden=[], norm="none", activation="relu")
+    model = CNN(DIGITS, channels=[4], kernel=kernel, hidden=[], norm="none", activation="relu", pool="last")
     assert model(images(DIGITS, 2)).shape == (2, 10)
     assert count(model) == (kernel**2 * 4 + 4) + (4 * 16 * 10 + 10)
 
 
 def test_a_convolution_of_the_cnn_keeps_the_largest_of_each_four_positions():
-    layer = convolution(1, 1, 1, "none", "identity")
+    layer = convolution(1, 1, 1, "none", "identity", "last")
     for weight in layer.parameters():
         nn.init.constant_(weight, weight.dim() > 1)  # the kernel passes its input on, the bias adds nothing
     x = torch.arange(16.0).view(1, 1, 4, 4)
     assert layer(x).flatten().tolist() == [5, 7, 13, 15]
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("activation", "same"), [("relu", True), ("tanh", True), ("gelu", False)])
+def test_pooling_first_is_the_same_where_the_activation_only_rises_and_there_is_no_norm(seed, activation, same):
+    found = []
+    for pool in ("last", "first"):
+        torch.manual_seed(seed)
+        model = CNN(DIGITS, channels=[4, 8], kernel=3, hidden=[], norm="none", activation=activation, pool=pool)
+        found.append(model(images(DIGITS, 20, seed)))
+    assert torch.equal(*found) == same
+
+
 def test_a_cnn_that_would_pool_its_image_away_says_how_many_poolings_fit():
-    rest = {"kernel": 3, "hidden": [], "norm": "none", "activation": "relu"}
+    rest = {"kernel": 3, "hidden": [], "norm": "none", "activation": "relu", "pool": "last"}
     said = refusal(CNN, DIGITS, channels=[8] * 4, **rest)
     assert re.match(r"model.channels=\[8, 8, 8, 8\]: 4 poolings .* 8x8; give at most 3 channels", said)
     assert CNN(DIGITS, channels=[8] * 3, **rest)(images(DIGITS, 2)).shape == (2, 10)
@@ -185,9 +196,9 @@ def test_a_cnn_that_would_pool_its_image_away_says_how_many_poolings_fit():
     "said, kind, options",
     [
         ("hidden=[16, 0]", MLP, {"hidden": [16, 0]}),
-        ("channels=[-1]", CNN, {"channels": [-1], "kernel": 3, "hidden": []}),
-        ("kernel=0", CNN, {"channels": [4], "kernel": 0, "hidden": []}),
-        ("hidden=[0]", CNN, {"channels": [4], "kernel": 3, "hidden": [0]}),
+        ("channels=[-1]", CNN, {"channels": [-1], "kernel": 3, "hidden": [], "pool": "last"}),
+        ("kernel=0", CNN, {"channels": [4], "kernel": 0, "hidden": [], "pool": "last"}),
+        ("hidden=[0]", CNN, {"channels": [4], "kernel": 3, "hidden": [0], "pool": "last"}),
         ("blocks=0", ResNet, {"channels": [4], "blocks": 0, "preactivation": True}),
         ("channels=[]", ResNet, {"channels": [], "blocks": 1, "preactivation": True}),
     ],

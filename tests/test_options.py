@@ -72,6 +72,7 @@ FALL = {"schedule.patience": 0, "schedule.threshold": 0.1}  # every epoch is one
 CHANGES: dict[str, Any] = {
     "model/mlp/hidden": [16], "model/*/activation": "tanh", "model/*/norm": "layer",
     "model/cnn/channels": [4], "model/cnn/kernel": 3, "model/cnn/hidden": [8],
+    "model/cnn/pool": Given("first", {"model.norm": "batch"}),
     "model/resnet/channels": [4], "model/resnet/blocks": 2, "model/resnet/preactivation": True,
     "model/residual_mlp/width": 8, "model/residual_mlp/blocks": 1,
     "model/torchvision/name": "squeezenet1_0", "model/torchvision/resize": 40,
