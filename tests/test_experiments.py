@@ -6,9 +6,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import composed, noted, records
 
+from plumbline.checks.curve import noise
 from plumbline.config import ConfigError, build, check_config
 from plumbline.state import read
 
@@ -126,6 +128,17 @@ def test_sigmoids_take_several_times_the_epochs_of_tanh_and_relu_and_ten_times_t
     assert 60 < epochs["tanh"] < 145
     assert 30 < epochs["relu"] < 190
     assert epochs["fast"] == pytest.approx(218, abs=15)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+def test_noisy_points_shake_the_curve_at_a_high_rate_and_not_at_a_low_one(seed: int, run) -> None:
+    shakes = []
+    for words in ([], ["optimiser.lr=0.01"]):
+        _, folder = run("experiment=shaking", *words, f"seed={seed}", "report=false", folder="-".join(words) or "high")
+        losses = np.array([record["train/loss"] for record in records(folder)])
+        shakes.append(noise(losses[len(losses) // 2 :]))
+    assert 0.005 < shakes[0] < 0.1
+    assert shakes[1] < shakes[0] / 100
 
 
 @pytest.mark.slow
