@@ -35,6 +35,7 @@ WORDS = {"study": "", "outputs": "outputs", "workers": "1", "until": ""}
 
 
 def main() -> int:
+    folder = Path()  # until it is known which
     try:
         options = read(sys.argv[1:])
         folder = find(options["study"], options["outputs"])
