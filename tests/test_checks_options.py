@@ -96,6 +96,7 @@ PROVEN = {
     f"data.{key}": "test_checks_data_options.py::test_another_value_of_a_threshold_makes_another_finding"
     for key in AUDIT
 } | {
+    "plan.one_change.most": "test_changes.py::test_two_changes_are_a_note_and_since_a_named_run_a_warning",
     "baselines.linear.samples": "test_checks_baselines.py::test_fewer_samples_make_a_weaker_baseline_that_says_so",
     "baselines.linear.strengths": "test_checks_baselines.py::test_the_penalty_is_chosen_among_the_strengths",
     "baselines.neighbours.samples": "test_checks_baselines.py::test_fewer_samples_make_a_weaker_baseline_that_says_so",

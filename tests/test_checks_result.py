@@ -50,7 +50,7 @@ def of(
     rivals[run["baseline"]["name"]] = tasks.uninformed(spec, split, len(targets))
     for name, said in rivals.items():
         theirs = said, compute(said, targets, reduction="none").reshape(len(targets), -1).mean(1)
-        run["margins"][name] = tasks.paired_error(data, metric, (outputs, losses), theirs, targets, 100), choices
+        run["margins"][name] = tasks.paired_error(spec, metric, [(outputs, losses)], [theirs], targets, 100), choices
     return Result(run, data, outputs, losses, targets, trained)
 
 
@@ -121,13 +121,13 @@ def test_the_error_of_a_difference_is_that_of_the_samples_on_which_the_two_diffe
         other = logits.clone()
         other[:differing] = torch.nn.functional.one_hot(targets[:differing], 4).float() * 9
         losses = torch.zeros(400)
-        data = of(logits, targets).data
-        pairs = (logits, losses), (other, losses)
-        error = tasks.paired_error(data, "val/accuracy", *pairs, targets, 500)
+        spec = of(logits, targets).data.spec
+        pairs = [(logits, losses)], [(other, losses)]
+        error = tasks.paired_error(spec, "val/accuracy", *pairs, targets, 500)
         apart = (logits.argmax(1) == targets).float() - (other.argmax(1) == targets).float()
         assert error == pytest.approx(apart.std(correction=0).item() / 20, rel=0.1)  # of a mean of 400
-        assert error == tasks.paired_error(data, "val/accuracy", *pairs, targets, 500)  # the same draws
-    assert tasks.paired_error(data, "val/accuracy", pairs[0], pairs[0], targets, 50) == 0
+        assert error == tasks.paired_error(spec, "val/accuracy", *pairs, targets, 500)  # the same draws
+    assert tasks.paired_error(spec, "val/accuracy", pairs[0], pairs[0], targets, 50) == 0
 
 
 def test_the_best_of_many_epochs_that_are_no_better_does_not_seem_to_beat_a_baseline() -> None:

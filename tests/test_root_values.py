@@ -46,6 +46,7 @@ PROVEN = {
     "eval_batch_size": "test_root_values.py::test_sets_are_scored_in_batches_of_eval_batch_size",
     "report": "test_root_values.py::test_a_run_without_report_leaves_the_same_numbers_and_no_page",
     "snapshots": "test_members.py::test_snapshots_are_the_weights_of_their_epochs_and_answer_together",
+    "parent": "test_changes.py::test_a_run_knows_what_it_changes_of_the_nearest_run_and_what_came_of_it",
     "study": "test_search_study.py::test_a_grid_is_a_study_in_a_folder_of_its_name",
     "save_minutes": "test_root_values.py::test_checkpoints_inside_an_epoch_come_every_save_minutes",
 }

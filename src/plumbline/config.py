@@ -22,6 +22,7 @@ COMBINED = ("regulariser", "augment", "tracker", "figures")  # any number of opt
 STUDY = ("search", "space", "pruner", "study")  # keys of a study (-m); a run has none of them
 PRESETS = ("checks",)  # one option each, which holds many components
 FAMILIES = {  # phase of a run -> the families of checks that it asks; causes stand before consequences
+    "plan": ("plan",),
     "audit": ("data",),
     "probes": ("schedule", "init", "step", "augment", "reg", "lr", "overfit"),
     "curve": ("curve",),
@@ -41,6 +42,7 @@ class Checks:
     mute: list[str] = MISSING
     fatal: list[str] = MISSING
     baselines: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
     init: dict[str, Any] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class Config:
     resources: dict[str, Any] = field(default_factory=dict)
     name: str = MISSING
     question: str = MISSING
+    parent: str | None = MISSING
     seed: int = MISSING
     epochs: int = MISSING
     batch_size: Any = MISSING  # a whole number, or auto

@@ -9,6 +9,7 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
+from plumbline.changes import since_then
 from plumbline.checks.core import ALARMS, ranked
 from plumbline.checks.margin import margin, strongest
 
@@ -132,6 +133,8 @@ class Console:
         self.findings(run["findings"])
         if (found := margin(run)) is not None:
             self.say(f"the network {found}")
+        if run["change"] is not None and run["change"]["outcome"] is not None:
+            self.say(f"{since_then(run['change'])}: {run['change']['outcome']['said']}")
         self.say(
             f"best epoch {int(run['best']['epoch'])} of {self.epochs}, {run['seconds']:.1f} s; the test set stays sealed"
         )

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from plumbline.checks.core import ranked
-from plumbline.config import Config, ConfigError
+from plumbline.config import STUDY, Config, ConfigError
 from plumbline.environment import command, environment, git_state, now
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = ("resume", "allow", "device", "threads", "save_minutes")  # of a run that goes on
 WORST = 24  # predictions shown in the report
+LATER = {"transfer": None, "change": None}  # keys that a run of an earlier version does not have
 STALE_SECONDS = 600  # a running run without a sign of life for so long is lost
 
 
@@ -84,7 +85,7 @@ class Record:
         self.began, self.earlier = time.monotonic(), 0.0
         self.found_as: dict[str, Any] | None = None
         if self.resumed and begun:
-            self.run = read_json(directory / "run.json")
+            self.run = LATER | read_json(directory / "run.json")
             self.earlier, self.found_as = self.run["seconds"], dict(self.run)
             self.note(
                 status="running",
@@ -105,7 +106,7 @@ class Record:
             "seed": cfg.seed, "objective": None, "direction": None,
             "best": None, "baseline": None, "baselines": [], "interval": None, "margins": None, "parameters": None, "data": None,
             "environment": environment(), "git": git_state(), "restarts": 0, "findings": [], "trackers": {},
-            "test": None, "error": None, "processes": None, "transfer": None,
+            "change": None, "test": None, "error": None, "processes": None, "transfer": None,
         }  # fmt: skip
         self.note()
 
@@ -204,7 +205,7 @@ def write_request(directory: Path, cfg: DictConfig, overrides: list[str]) -> Non
 def findable(cfg: DictConfig) -> DictConfig:
     """The configuration with the paths of its data and of the weights it starts from absolute: it serves from any folder."""
     cfg = cfg.copy()
-    for key in ("data.file", "data.root", "transfer.file"):
+    for key in ("data.file", "data.root", "transfer.file", "parent"):
         path = OmegaConf.select(cfg, key)
         if isinstance(path, str) and Path(path).exists():
             OmegaConf.update(cfg, key, str(Path(path).resolve()))
@@ -252,6 +253,8 @@ def save_predictions(path: Path, data: Data, split: Split, outputs: Tensor, loss
     elif data.target_scale is not None:
         outputs, targets = data.target_scale.inverse(outputs), data.target_scale.inverse(targets)
     arrays = {"targets": targets, "outputs": outputs, "losses": losses, "worst": worst, "worst_inputs": inputs}
+    if split.items is not None:  # of pairs, which are not independent of one another
+        arrays["items"] = split.items
     named = {key: array.contiguous().cpu().numpy() for key, array in arrays.items()}
     save_arrays(path, ids=split.ids, **named)
 
@@ -290,13 +293,21 @@ def saved_config(directory: Path, word: str, allow: list[str]) -> DictConfig:
         there = "there is no config.yaml in it" if directory.is_dir() else "there is no such folder"
         raise ConfigError(f"{word}={directory}: is not the folder of a run: {there}")
     try:
-        saved = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
+        saved = OmegaConf.merge(OmegaConf.structured(Config), today(), OmegaConf.load(path))
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError(
             f"{word}={directory}: its config.yaml is not of this version: {str(error).splitlines()[0]}"
         ) from error
     saved.allow = allow
     return saved
+
+
+def today() -> DictConfig:
+    """The root values of conf/train.yaml: what a run of an earlier version does not say has today's value."""
+    from plumbline.train import CONF
+
+    values = OmegaConf.load(CONF / "train.yaml")
+    return OmegaConf.masked_copy(values, [key for key in values if key not in ("defaults", "hydra", *STUDY)])
 
 
 def read_run(directory: Path) -> dict[str, Any]:

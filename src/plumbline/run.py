@@ -16,12 +16,14 @@ from plumbline import device, exits, tasks
 from plumbline.accompany import accompany
 from plumbline.assemble import assemble, mistakes_in, rehearse
 from plumbline.batch_size import AUTO, sized
+from plumbline.changes import since
 from plumbline.checks import baselines
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import CheckFailed, Checks
 from plumbline.checks.curve import Curve
 from plumbline.checks.result import Result
 from plumbline.checks.view import View, seen
+from plumbline.compare import outcome
 from plumbline.config import ConfigError, build, check_config
 from plumbline.console import Console
 from plumbline.contract import place
@@ -86,6 +88,9 @@ def run(
         console, checks = Console(cfg.epochs, updates, objective), Checks(cfg.checks, record)
         console.begin(record, state, word)
         if not state.records and not state.step:
+            if judge is None:  # a study has comparisons of its own
+                record.note(change=since(cfg, record))
+                checks.ask("plan", record.run)
             view = View(data, built, record.run["parameters"])
             checks.ask("audit", view)
             if cfg.checks.data:
@@ -121,6 +126,8 @@ def run(
             if cfg.epochs:
                 checks.ask("curve", Curve.of(record.run, state.records, ended=True))
                 checks.ask("result", Result(record.run, data, outputs, losses, targets, len(scoring.part)))
+            if record.run["change"] is not None:
+                record.note(change=outcome(record.run["change"], directory, objective, direction, cfg.bootstrap))
             looked = gallery.draw(state)
             record.note(status="finished", figures=gallery.captions())
             if cfg.report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ BASELINE = {
     "reconstruction": "mean of train",
     "segmentation": "mean mask of train",
 }
+
+Answers = tuple[Tensor, Tensor]  # of a network: outputs (N, outputs), and the loss of each sample (N,)
 
 ENOUGH = 200  # draws for a standard error: more change the second digit
 
@@ -160,7 +162,7 @@ def interval(
     outputs, losses, y = outputs.cpu(), losses.cpu().double(), y.cpu()
     found: dict[str, list[float]] = {}
     for weights in resampled(len(y), resamples, items):
-        for name, value in weighted(data, outputs, losses, y, weights).items():
+        for name, value in weighted(data.spec, data.target_scale, outputs, losses, y, weights).items():
             found.setdefault(f"{prefix}/{name}", []).append(value)
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     return {
@@ -169,23 +171,30 @@ def interval(
 
 
 def paired_error(
-    data: Data, metric: str, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], y: Tensor, resamples: int
-) -> float:
-    """The standard error of the difference in a metric between two pairs of (outputs, losses), by a paired bootstrap.
+    spec: Spec, metric: str, ours: Sequence[Answers], theirs: Sequence[Answers], y: Tensor, resamples: int,
+    scale: Scale | None = None, items: Tensor | None = None,
+) -> float:  # fmt: skip
+    """The standard error of the difference in a metric between two sides, by a paired bootstrap of the samples.
 
-    Both are scored on the same draws, those of `interval`: what makes a sample hard for both is not in the difference.
-    Of a mean over independent samples, such as accuracy, it is what infinitely many draws would give, without any.
+    A side is one network or several, whose scores are averaged. Both are scored on the same draws, those of `interval`: what
+    makes a sample hard for both is not in the difference. Of a mean over independent samples, such as accuracy, it is what
+    infinitely many draws would give, without any. scale: of the targets, where the outputs are in its unit.
     """
-    items = data.val.items
-    pair, y = [(outputs.cpu(), losses.cpu().double()) for outputs, losses in (ours, theirs)], y.cpu()
-    name = metric.rpartition("/")[2]
-    if name in ("loss", "accuracy"):
-        one, other = ((outputs.argmax(1) == y).double() if name == "accuracy" else losses for outputs, losses in pair)
-        if items is None:
-            return ((one - other).std(correction=0).nan_to_num(0) / len(y) ** 0.5).item()
+    y, name = y.cpu(), metric.rpartition("/")[2]
+    sides = [[(outputs.cpu(), losses.cpu().double()) for outputs, losses in side] for side in (ours, theirs)]
+    if items is None and (name == "loss" or (name == "accuracy" and spec.task == "classification")):
+        scores = [
+            torch.stack(
+                [(outputs.argmax(1) == y).double() if name == "accuracy" else losses for outputs, losses in side]
+            )
+            for side in sides
+        ]
+        return ((scores[0].mean(0) - scores[1].mean(0)).std(correction=0).nan_to_num(0) / len(y) ** 0.5).item()
     apart = []
     for weights in resampled(len(y), min(resamples, ENOUGH), items):
-        one, other = (weighted(data, *each, y, weights)[name] for each in pair)
+        one, other = (
+            sum(weighted(spec, scale, *answers, y, weights)[name] for answers in side) / len(side) for side in sides
+        )
         apart.append(one - other)
     apart = torch.tensor(apart, dtype=torch.float64)
     return apart[apart.isfinite()].std(correction=0).nan_to_num(0).item()
@@ -208,7 +217,11 @@ def resampled(count: int, resamples: int, items: Tensor | None = None) -> Iterat
         yield times if items is None else torch.where(alone, times[of[:, 0]], times[of].prod(1))
 
 
-def weighted(data: Data, outputs: Tensor, losses: Tensor, y: Tensor, weights: Tensor) -> dict[str, float]:
+def weighted(
+    spec: Spec, scale: Scale | None, outputs: Tensor, losses: Tensor, y: Tensor, weights: Tensor
+) -> dict[str, float]:
     """The loss and the task's metrics where each sample counts so many times."""
-    scores = score(data.spec, outputs, y, data.target_scale, weights)
-    return {"loss": (losses * weights).sum().item() / weights.sum().item(), **scores}
+    return {
+        "loss": (losses * weights).sum().item() / weights.sum().item(),
+        **score(spec, outputs, y, scale, weights),
+    }

@@ -90,6 +90,10 @@ def start(cfg: DictConfig, directory: Path, overrides: list[str], folders: list[
         raise config.ConfigError(f"hydra.run.dir={directory}: holds another run; go on with it by resume={directory}")
     else:
         only_trusted(cfg, overrides)
+        if cfg.get("parent") is not None and not (Path(cfg.parent) / "run.json").is_file():
+            raise config.ConfigError(
+                f"parent={cfg.parent}: is not the folder of a run; leave it out to take the nearest"
+            )
     check_alone(overrides)
     with open_dict(cfg):
         for key in config.STUDY:

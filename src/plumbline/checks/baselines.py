@@ -96,8 +96,9 @@ def margins(
         with np.load(record.directory / KEPT, allow_pickle=False) as kept:
             rivals[best["name"]] = torch.from_numpy(kept["outputs"])
     theirs = {name: (said, loss(said, y, reduction="none")) for name, said in rivals.items()}
+    rest = (y, resamples, data.target_scale, data.val.items)
     return {
-        name: (tasks.paired_error(data, run["objective"], ours, those, y, resamples), choices)
+        name: (tasks.paired_error(data.spec, run["objective"], [ours], [those], *rest), choices)
         for name, those in theirs.items()
     }
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plumbline.changes import since_then
 from plumbline.checks.core import ALARMS, ranked
 from plumbline.checks.margin import margin
 from plumbline.report import (
@@ -55,7 +56,7 @@ def write_report(directory: Path) -> Path:
     for name in PICTURES:
         path = folder.path / "figures" / f"{name}.svg"
         if name in pictures:
-            _replace(path, pictures[name])
+            replaced(path, pictures[name])
         else:
             path.unlink(missing_ok=True)  # of an earlier report, so no longer true
     tables: dict[str, Any] = {}
@@ -64,17 +65,17 @@ def write_report(directory: Path) -> Path:
             tables[name] = table(folder)
         except Exception as error:  # as with the pictures: damage costs its part of the page, not the page
             tables[name], failed[name] = {}, f"{type(error).__name__}: {error}"
-    page = _template().render(
+    page = template("run.html.j2").render(
         folder=folder, run=folder.run, seen=seen(folder), verdict=verdict(folder), commands=commands(folder), failed=failed,
-        **tables,
+        change=change(folder), **tables,
         pictures={name: inline(text, name) for name, text in pictures.items()}, layers=folder.get("layers", list),
         here=folder.path.resolve().name,
     )  # fmt: skip
-    _replace(folder.path / "report.html", page)
+    replaced(folder.path / "report.html", page)
     return folder.path / "report.html"
 
 
-def _replace(path: Path, text: str) -> None:
+def replaced(path: Path, text: str) -> None:
     """A reader sees the old file or the new one, never half of one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, "utf-8")
@@ -82,7 +83,8 @@ def _replace(path: Path, text: str) -> None:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page's template, with the filters that all pages share."""
     from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
     environment = Environment(
@@ -90,7 +92,7 @@ def _template() -> Template:
         undefined=ChainableUndefined,  # a key that run.json does not have yet is empty
     )  # fmt: skip
     environment.filters |= {"number": number, "plain": _plain, "cut": _cut, "duration": _duration}
-    return environment.get_template("run.html.j2")
+    return environment.get_template(name)
 
 
 def _cut(text: Any, most: int = MOST_TEXT) -> str:
@@ -204,6 +206,15 @@ def verdict(folder: Folder) -> dict[str, Any]:
     said["rest"] += f"; the simplest baseline, {baseline.get('name') or 'baseline'}, has {number(baseline[key])}."
     comparison = f"The network {replace(found, metric=label(key))}."
     return said | {"beaten": found.beats, "partly": found.rank == "strongest", "comparison": comparison}
+
+
+def change(folder: Folder) -> str:
+    """What was changed since an earlier run and what came of it, in a sentence; empty where there was none."""
+    noted = folder.get("change", dict)
+    if not noted:
+        return ""
+    said, outcome = since_then(noted), noted.get("outcome")
+    return f"{said[0].upper()}{said[1:]}" + (f": {outcome['said']}" if outcome else "")
 
 
 def _interval(folder: Folder, key: str) -> tuple[Any, Any]:
