@@ -23,7 +23,7 @@ ELSEWHERE = ("data.root", "data.download", "data.workers")  # where data lie and
 SEED = "seed"
 SHOWN = 6  # changes that are named in a sentence
 LOOKED_AT = 500  # latest folders of runs: 0.1 ms each
-NEAR = 50  # of them, those of the same data: 3 ms each, for their whole configuration
+NEAR = 30  # of them, those of the same data: 5 ms each, for their whole configuration
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
