@@ -38,7 +38,7 @@ PRELOADED = (  # what a run imports sooner or later
     "plumbline.run", "torch._dynamo", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
     "sklearn.datasets", "sklearn.ensemble", "sklearn.linear_model", "sklearn.neighbors", "sklearn.model_selection",
 )  # fmt: skip
-BEFORE = ("audit", "probes")  # the phases before the first epoch
+BEFORE = ("plan", "audit", "probes")  # the phases before the first epoch
 ENDINGS = {0: "finished", 2: "refused", 3: "diverged"}  # others are broken
 
 
