@@ -154,3 +154,29 @@ def test_a_parent_that_is_no_run_is_said_in_a_sentence(train) -> None:
         2,
         ["plumbline: parent=nowhere: is not the folder of a run; leave it out to take the nearest"],
     )
+
+
+PAINTED = ["data=shapes", "data.samples=100", "data.size=16", "model=unet", "model.channels=[4,4]", "batch_size=4"]
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["data=diabetes"], "val/rmse"),
+        (["data=diabetes", "objective=val/loss"], "val/loss"),
+        (["data=pairs", "data.items=30", "model=siamese"], "val/accuracy"),
+        ([*PAINTED], "val/dice"),
+        ([*PAINTED, "objective=val/accuracy"], "val/accuracy"),
+        (["data=digits_reconstruction", "model=autoencoder", "data.subset=200"], "val/rmse"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_what_came_of_a_change_is_known_of_every_task(words: list[str], key: str, run) -> None:
+    usual = [f"epochs={12 if 'data=shapes' in words else 1}", "report=false"]
+    _, one = run(*words, *usual, folder="one")
+    _, other = run(*words, *usual, "optimiser.lr=0.02", folder="other")
+    outcome, best = noted(other)["change"]["outcome"], [noted(folder)["best"][key] for folder in (one, other)]
+    assert (outcome["metric"], outcome["before"], outcome["after"]) == (key, *best)
+    sign = -1 if key in ("val/rmse", "val/loss") else 1
+    assert outcome["ahead"] == pytest.approx(sign * (best[1] - best[0]))
+    assert outcome["half"] > 0
