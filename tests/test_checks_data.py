@@ -91,6 +91,40 @@ def test_wrong_labels_are_found_and_few_others_named(noise: float) -> None:
     assert precision >= 0.7, (recall, precision, by)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("words", [DIGITS, ("data=fashion_mnist", "data.subset=2000")], ids=str)
+def test_five_black_images_and_five_of_noise_are_all_among_the_twenty_oddest(words: tuple[str, ...], seed: int) -> None:
+    spec, arrays = clean(*words)
+    planted.broken_images(spec, arrays, seed)
+    finding = audit(spec, arrays, *words, only="data.outliers")["data.outliers"]
+    named = [int(said.partition(":")[0]) for said in finding.evidence["oddest"]]
+    assert len(named) == 20
+    assert set(arrays["rows"].tolist()) <= set(named)
+    assert set(arrays["rows"].tolist()) == set(named[:10])
+    assert (finding.severity, finding.evidence["as_good_as_blank"]) == ("info", 5)
+    assert words is DIGITS or finding.evidence["like_noise"] == 5  # of 64 pixels, noise may be smooth by chance
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_with_a_number_in_another_unit_are_the_oddest_and_their_column_is_named(seed: int) -> None:
+    spec, arrays = clean("data=diabetes")
+    planted.wrong_unit(spec, arrays, seed)
+    finding = audit(spec, arrays, "data=diabetes", only="data.outliers")["data.outliers"]
+    named = [int(said.partition(":")[0]) for said in finding.evidence["oddest"]]
+    assert set(arrays["rows"].tolist()) == set(named[:3])
+    assert finding.severity == "info"
+    assert "bmi lies" in finding.message
+
+
+@pytest.mark.parametrize(
+    "data", ["digits", "digits_permuted", "breast_cancer", "wine", "iris", "diabetes", "shops", "shapes"]
+)
+def test_in_honest_data_nothing_stands_far_out(data: str) -> None:
+    for seed in range(3):
+        spec, arrays = clean(f"data={data}", f"data.split_seed={seed}")
+        assert audit(spec, arrays, only="data.outliers")["data.outliers"].severity == "ok"
+
+
 def test_targets_of_other_samples_are_noticed_in_numbers_and_honest_ones_are_not() -> None:
     """A smooth function of five inputs with noise of its own; then 30 % of the targets of train change places."""
     said = {True: 0, False: 0}
