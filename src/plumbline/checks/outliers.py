@@ -29,7 +29,7 @@ def outliers(view: View, *, far: float, share: float, blank: float, noise: float
     )  # or that is how data are
     kinds = {"as good as blank": empty, "like noise": rough & ~empty, "far from all others": away & ~rough & ~empty}
     rows = (odd.distance + 2 * odd.distance.max() * (empty | rough)).argsort(descending=True, stable=True)[:MOST_NAMED]
-    split = view.data.train if len(none) == len(view.data.train) else view.train
+    split = view.known
     words = {row: _why(kinds, row) or f"{odd.distance[row]:.1f} times the usual distance" for row in rows.tolist()}
     view.oddest = [(row, str(split.ids[row]), why.partition(" times")[0]) for row, why in words.items()]
     evidence = {

@@ -61,7 +61,7 @@ class View:
         self.images = len(data.spec.shape) == 3
         self.oddest: list[
             tuple[int, str, str]
-        ] = []  # (row of train, id, why), which data.outliers leaves for a picture
+        ] = []  # (row of what is known, id, why): data.outliers leaves them for a picture
 
     @cached_property
     def train(self) -> Part:
@@ -111,11 +111,17 @@ class View:
         return tuple(x @ self.axes for x in self.standard)
 
     @cached_property
+    def known(self) -> Split | Part:
+        """The samples of train that are in memory: all, or the part."""
+        return self.data.train if isinstance(self.data.train, Split) else self.train
+
+    @cached_property
     def oddness(self) -> Oddness | None:
-        """How odd each sample of train is: of all, if they are in memory, else of the part."""
-        split, whole = self.data.train, isinstance(self.data.train, Split)
-        batches = (small(x.cpu()) for x, _ in split.batches(BATCH)) if whole else [self.train.x]
-        rows = self.train.rows if whole else torch.arange(len(self.train))
+        """How odd each known sample is."""
+        if isinstance(self.known, Split):
+            batches, rows = (small(x.cpu()) for x, _ in self.known.batches(BATCH)), self.train.rows
+        else:
+            batches, rows = [self.train.x], torch.arange(len(self.train))
         return oddness(batches, lambda x: self.standardise(flattened(x)), self.axes, self.standard[0], rows)
 
     @cached_property
@@ -253,7 +259,7 @@ def seen(view: View) -> dict[str, np.ndarray]:
         found["image_labels"] = view.train.y[rows].numpy()
     if view.images and view.oddest:
         rows = [row for row, *_ in view.oddest]
-        x = small(view.data.train.x[rows].cpu()) if isinstance(view.data.train, Split) else view.train.x[rows]
+        x = small(view.known.x[rows].cpu())
         found["odd_images"] = (x if view.data.scale is None else view.data.scale.inverse(x)).numpy()
         found["odd_said"] = np.array([(name, why) for _, name, why in view.oddest])
     longest = torch.linalg.svd(view.reduced[0], full_matrices=False)[2][:2].T  # few columns are kept as they are
