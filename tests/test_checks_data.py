@@ -307,6 +307,39 @@ def test_the_border_alone_tells_the_two_classes_that_bear_a_mark_in_their_corner
     assert recall[1] > 0.99  # a fifth of the samples: chance is 0.2
 
 
+@pytest.mark.parametrize(
+    ("data", "again"), [("iris", 1), ("digits", 0), ("wine", 0), ("breast_cancer", 0), ("diabetes", 0)]
+)
+def test_of_the_small_data_sets_iris_alone_has_a_row_twice(data: str, again: int) -> None:
+    from sklearn import datasets
+
+    x, y = getattr(datasets, f"load_{data}")(return_X_y=True)
+    x, y = torch.from_numpy(x).float(), torch.from_numpy(y)
+    spec = Spec("classification", (x.shape[1],), int(y.max()) + 1)
+    if data == "diabetes":
+        spec, y = Spec("regression", (x.shape[1],), 1), y.float()[:, None]
+    finding = audit(spec, {"x": x, "y": y, "vx": x[:2] + 1, "vy": y[:2]}, only="data.duplicates")["data.duplicates"]
+    assert (finding.evidence["of"], finding.evidence["again"]) == (len(x), again)
+
+
+def test_of_97_to_3_the_entropy_of_the_prior_is_told() -> None:
+    y = (torch.arange(1000) % 100 < 3).long()
+    arrays = {"x": torch.randn(1000, 4), "y": y, "vx": torch.randn(1000, 4), "vy": y}
+    finding = audit(Spec("classification", (4,), 2), arrays, only="data.imbalance")["data.imbalance"]
+    assert finding.severity == "warn"
+    assert finding.evidence["prior_entropy"] == pytest.approx(0.1347, abs=5e-5)
+
+
+def test_labels_that_are_shifted_are_told_hardly_better_than_chance_and_their_own_nearly_always() -> None:
+    recall = []
+    for fault in (lambda spec, arrays: None, planted.shifted):
+        spec, arrays = clean("data=digits")
+        fault(spec, arrays)
+        recall.append(audit(spec, arrays, only="data.unlearnable")["data.unlearnable"].evidence["mean_recall"])
+    assert recall[0] == pytest.approx(0.98, abs=0.015)
+    assert recall[1] < 0.2
+
+
 def test_every_wrong_class_is_told_with_its_numbers() -> None:
     spec, arrays = clean("data=digits")
     planted.two_classes_exchanged(spec, arrays)

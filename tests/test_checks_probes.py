@@ -255,6 +255,17 @@ def test_a_range_test_does_not_take_the_luck_of_a_batch_for_a_fall() -> None:
     assert lucky.back(1e-3) == 0
 
 
+def test_a_gradient_that_is_never_cleared_grows_fourfold_in_four_steps_and_a_cleared_one_not_at_all() -> None:
+    grown = [ask(bench(**way), "step.grad_accumulates").evidence["growth"] for way in (step("never_cleared"), {})]
+    assert grown == pytest.approx([4.0, 1.0], abs=0.01)
+
+
+def test_behind_a_softmax_the_loss_of_a_batch_known_by_heart_stays_at_its_floor() -> None:
+    finding = ask(bench(**net("softmax")), "overfit.batch", updates=400)
+    assert finding.evidence["score"] == 1.0
+    assert finding.evidence["loss"] == pytest.approx(np.log(1 + 9 / np.e), abs=0.01)  # 1.4612
+
+
 CLOTHES = ("data=fashion_mnist", "data.subset=1500", "batch_size=32", "optimiser=adam", "schedule=constant")
 fashion = pytest.mark.skipif(
     not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="needs Debian's dataset-fashion-mnist"
