@@ -196,6 +196,22 @@ def missing_values(spec: Spec, a: Arrays) -> None:
     a["x"].flatten(1)[17, :3] = torch.nan
 
 
+def broken_images(spec: Spec, a: Arrays, seed: int = 0) -> None:
+    """Five black images and five of noise, at places in train that `rows` tells."""
+    draws = torch.Generator().manual_seed(seed)
+    a["rows"] = rows = torch.randperm(len(a["x"]), generator=draws)[:10]
+    low, high = a["x"].min(), a["x"].max()
+    a["x"][rows[:5]] = low
+    a["x"][rows[5:]] = low + (high - low) * torch.rand(5, *spec.shape, generator=draws)
+
+
+def wrong_unit(spec: Spec, a: Arrays, seed: int = 0) -> None:
+    """Three rows of a table, of which one column is thirty standard deviations off."""
+    draws = torch.Generator().manual_seed(seed)
+    a["rows"] = rows = torch.randperm(len(a["x"]), generator=draws)[:3]
+    a["x"][rows, 2] += 30
+
+
 def sorted_unshuffled(spec: Spec, a: Arrays) -> None:
     order = a["y"].view(len(a["y"]), -1)[:, 0].argsort()
     a |= {"x": a["x"][order], "y": a["y"][order], "split": Unshuffled}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import ALARMS, Finding, configured, ranked, untouched
 from plumbline.checks.outputs import evaluating, spread
+from plumbline.checks.overfit import few
 from plumbline.checks.rate import Sweep
 from plumbline.config import build
 from plumbline.data.core import Data, Spec, Split, Splits
@@ -251,6 +253,63 @@ def test_a_range_test_does_not_take_the_luck_of_a_batch_for_a_fall() -> None:
     assert lucky.fall == pytest.approx(0.15)
     assert lucky.back(1e-1) == pytest.approx(0.2 / 0.15)
     assert lucky.back(1e-3) == 0
+
+
+def test_a_gradient_that_is_never_cleared_grows_fourfold_in_four_steps_and_a_cleared_one_not_at_all() -> None:
+    grown = [ask(bench(**way), "step.grad_accumulates").evidence["growth"] for way in (step("never_cleared"), {})]
+    assert grown == pytest.approx([4.0, 1.0], abs=0.01)
+
+
+def test_behind_a_softmax_the_loss_of_a_batch_known_by_heart_stays_at_its_floor() -> None:
+    finding = ask(bench(**net("softmax")), "overfit.batch", updates=400)
+    assert finding.evidence["score"] == 1.0
+    assert finding.evidence["loss"] == pytest.approx(np.log(1 + 9 / np.e), abs=0.01)  # 1.4612
+
+
+CLOTHES = ("data=fashion_mnist", "data.subset=1500", "batch_size=32", "optimiser=adam", "schedule=constant")
+fashion = pytest.mark.skipif(
+    not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="needs Debian's dataset-fashion-mnist"
+)
+
+
+@fashion
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "right", "sure"),
+    [
+        ("model=linear", 40, 230),
+        ("model.hidden=[50]", 35, 100),
+        ("model.hidden=[200,100]", 30, 45),
+        ("model=cnn", 45, 65),
+    ],
+)
+def test_thirty_two_clothes_are_known_by_heart_after_so_many_updates(words: str, right: int, sure: int) -> None:
+    subject = bench(*CLOTHES, words)
+    copy, batches = subject.fresh(quiet=True), few(subject, 32)
+    (x, y), first = batches[0], {}
+    for update in range(1, sure + 1):
+        copy.update(batches, update, copy.peak)
+        with torch.no_grad():
+            outputs = copy.model(x)
+        if (outputs.argmax(1) == y).all():
+            first.setdefault("right", update)
+        if torch.nn.functional.cross_entropy(outputs, y) < 0.01:
+            first.setdefault("sure", update)
+    assert len(y) == 32
+    assert 5 < first["right"] <= right
+    assert first["right"] < first["sure"] <= sure
+
+
+@fashion
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "low", "high"), [("optimiser=sgd", 0.3, 1.3), ("optimiser=adam", 0.02, 0.1)], ids=["sgd", "adam"]
+)
+def test_a_range_test_on_clothes_finds_the_rates_of_the_source(words: str, low: float, high: float) -> None:
+    subject = bench("data=fashion_mnist", "data.subset=12000", "model.hidden=[200,100]", words)
+    finding = ask(subject, "lr.range")
+    assert low < finding.evidence["lowest_loss_at"] < high
+    assert finding.evidence["suggestion"] == pytest.approx(finding.evidence["lowest_loss_at"] / 10)
 
 
 HONEST: list[tuple[tuple[str, ...], dict[str, Any]]] = [

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import composed
+from planted import broken_images, clean, made
 
 from plumbline.checks.view import EACH, FEATURES, View, seen
 from plumbline.config import build
 from plumbline.data.core import Data, Spec, Split, Splits
 from plumbline.report.figures import figures
 
-PICTURES = {"samples", "classes", "map", "distributions"}
+PICTURES = {"samples", "classes", "map", "distributions", "oddest"}
 
 
 def looked_at(*words: str) -> tuple[View, dict[str, np.ndarray]]:
@@ -31,6 +32,19 @@ def test_the_grid_has_a_row_of_its_own_images_for_each_class() -> None:
     first = (view.train.y == 3).nonzero()[0, 0]
     shown = found["images"][list(found["image_labels"]).index(3)]
     assert np.allclose(shown, view.data.scale.inverse(view.train.x[first : first + 1])[0])
+
+
+def test_the_oddest_images_are_shown_as_they_are_with_their_ids_and_why() -> None:
+    spec, arrays = clean("data=digits")
+    broken_images(spec, arrays)
+    view = View(made(spec, arrays), composed(), 100)
+    assert "odd_images" not in seen(view)  # nobody asked
+    build(view.cfg.checks.data.outliers)(view)
+    found = seen(view)
+    assert found["odd_images"].shape == (20, 1, 8, 8)
+    for image, (name, why) in zip(found["odd_images"][:10], found["odd_said"], strict=False):
+        assert np.array_equal(image, arrays["x"][int(name)].numpy())
+        assert why == ("as good as blank" if int(name) in arrays["rows"][:5] else "like noise")
 
 
 def test_counts_histograms_and_map_are_those_of_the_samples() -> None:

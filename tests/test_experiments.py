@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -166,15 +167,27 @@ def test_logistic_regression_with_l1_is_better_on_the_genes_than_the_network() -
     assert score == pytest.approx(0.83, abs=0.03)
 
 
+def test_the_fast_experiment_goes_from_the_data_to_the_report_in_less_than_ten_seconds_of_a_core(run) -> None:
+    began = time.process_time()  # others may use the machine, too
+    status, folder = run("experiment=fast", "checks=quick", "report=true")
+    spent = time.process_time() - began
+    assert spent < 10
+    assert status == 0
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert len(noted(folder)["findings"]) > 50
+    assert 0.5 < records(folder)[-1]["val/accuracy"] < 0.85
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("data", "expected"), [("breast_cancer", 0.978), ("digits", 0.969), ("wine", 0.979), ("diabetes", 0.503)]
+    ("data", "expected"),
+    [("breast_cancer", 0.978), ("iris", 0.958), ("digits", 0.965), ("wine", 0.972), ("diabetes", 0.503)],
 )
 def test_a_linear_model_is_hard_to_beat_on_the_small_data_sets(data: str, expected: float, run) -> None:
     words = ["experiment=linear_first", f"data={data}", "report=false"]
     lines = [records(run(*words, f"data.fold={fold}", folder=str(fold))[1])[-1] for fold in range(5)]
     found = [line["val/r2" if data == "diabetes" else "val/accuracy"] for line in lines]
-    assert sum(found) / 5 == pytest.approx(expected, abs=0.01)
+    assert sum(found) / 5 == pytest.approx(expected, abs=0.008)
 
 
 @pytest.mark.slow

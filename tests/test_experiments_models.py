@@ -33,8 +33,8 @@ def best(run, monkeypatch):
     """`best(*words)` trains an experiment without its page and returns its best epoch."""
     monkeypatch.setattr("plumbline.run.write_report", lambda directory: None)
 
-    def go(*words: str) -> dict[str, float]:
-        status, folder = run(*words)
+    def go(*words: str, **options: str) -> dict[str, float]:
+        status, folder = run(*words, **options)
         assert status == 0
         return noted(folder)["best"]
 
@@ -54,6 +54,30 @@ def test_a_long_experiment_gives_its_expected_number(words: tuple[str, ...], bes
     found = best(*words)
     for metric, (low, high) in LONG[words].items():
         assert low <= found[metric] <= high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_convolutions_lose_most_where_the_steps_are_permuted_and_an_mlp_and_a_line_lose_nothing(seed: int, run) -> None:
+    pytest.importorskip("mnist1d", reason="needs the extra `sequences`")
+    found = {}
+    for model in ("cnn1d", "mlp", "linear"):
+        for order in ("null", "0"):
+            words = [f"model={model}", f"data.order={order}", f"seed={seed}", "report=false"]
+            _, folder = run("experiment=permuted_steps", *words, folder=f"{model}-{order}")
+            found[model, order] = noted(folder)["best"]["val/accuracy"]
+    assert found["cnn1d", "null"] == pytest.approx(0.91, abs=0.02)
+    assert found["cnn1d", "0"] == pytest.approx(0.60, abs=0.03)
+    for model, expected in (("mlp", 0.605), ("linear", 0.304)):
+        assert [found[model, order] for order in ("null", "0")] == pytest.approx([expected] * 2, abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_recurrent_network_reads_the_curves_of_digits_and_needs_their_order(best) -> None:
+    pytest.importorskip("mnist1d", reason="needs the extra `sequences`")
+    words = ["experiment=permuted_steps", "model=lstm"]
+    assert best(*words, "data.order=null")["val/accuracy"] == pytest.approx(0.80, abs=0.03)
+    assert best(*words, folder="permuted")["val/accuracy"] == pytest.approx(0.44, abs=0.04)
 
 
 @torch.no_grad()

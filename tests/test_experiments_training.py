@@ -6,10 +6,14 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
-from conftest import noted, records
+import torch
+from conftest import composed, noted, records
 from omegaconf import OmegaConf
 
+from plumbline.assemble import assemble
+from plumbline.config import build
 from plumbline.evaluate import Request, evaluate
+from plumbline.loop import fit
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 fashion = pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
@@ -56,6 +60,26 @@ def test_the_loss_rises_where_sgd_takes_over_and_comes_down_below_adams(experime
     assert losses[6] > 1.5 * losses[5]
     assert losses[11] < losses[5]
     assert losses[7] < losses[6]
+
+
+@fashion
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_step_by_step_the_loss_bumps_for_some_updates_where_sgd_takes_over_at_600(seed: int) -> None:
+    words = ["data.subset=null", "epochs=2", "batch_size=64", f"seed={seed}"]
+    cfg = composed("experiment=adam_then_sgd", *words)
+    data, losses = build(cfg.data)(), []
+    training, state, step, schedule = assemble(cfg, data, torch.device("cpu"))
+
+    def noting(training, batches):
+        losses.append(float(loss := step(training, batches)))
+        return loss
+
+    options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate")}
+    list(fit(training, state, data.train, noting, schedule, **options, watch=0))
+    before, bump, after, end = (mean(losses[a:b]) for a, b in ((500, 600), (600, 620), (700, 800), (1400, 1500)))
+    assert (before, after, end) == pytest.approx((0.415, 0.44, 0.37), abs=0.04)
+    assert 0.6 < bump < 1.4
 
 
 @fashion

@@ -26,6 +26,8 @@ REFUSED = [
     ("step=progressive_resizing model=unet data=shapes", r"takes no images of 16x16"),
     ("step=progressive_resizing data=iris", r"step=progressive_resizing: needs images"),
     ("model=lstm data=iris", r"model=lstm: needs sequences .* choose model=mlp, or data with an order"),
+    ("model=cnn1d data=iris", r"model=cnn1d: needs sequences .* choose model=mlp, or data with an order"),
+    ("model=cnn1d model.channels=[4,4,4,4]", "4 poolings leave nothing of 8 steps; give at most 3 channels"),
     ("model=unet", r"model=unet: paints masks, and these data ask for none; choose data=shapes"),
     ("model=siamese", r"model=siamese: needs pairs"),
     ("model=embedding_mlp", r"model=embedding_mlp: needs a table with categorical columns"),

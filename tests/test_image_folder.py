@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from plumbline.config import ConfigError
+from plumbline.config import ConfigError, build
 from plumbline.data import Arrays, Data, Spec, folder, in_memory
 from plumbline.data.scan import scan
 from plumbline.data.stream import Images
@@ -248,6 +248,23 @@ def test_an_image_that_breaks_during_training_is_named(tmp_path, workers):
 
 def decoded(path: Path, size: int = 4, channels: int = 1):
     return Images(path.parent, np.array([path.name]), size=size, channels=channels).decode(0)
+
+
+def test_a_black_image_among_streamed_ones_is_the_oddest(tmp_path):
+    from conftest import composed
+
+    from plumbline.checks.view import View, seen
+
+    write(tmp_path, count=40)
+    for name in CLASSES:
+        Image.fromarray(np.zeros((12, 9, 3), np.uint8)).save(tmp_path / name / "black.png")
+    cfg = composed("data.subset=null")
+    view = View(images(tmp_path, test_fraction=0.05), cfg, 100)
+    finding = build(cfg.checks.data.outliers)(view)
+    black = [str(name) for name in view.data.train.ids if "black" in str(name)]
+    assert finding.evidence["as_good_as_blank"] == len(black) > 0
+    assert sorted(name for _, name, why in view.oddest if why == "as good as blank") == sorted(black)
+    assert seen(view)["odd_images"].shape == (20, 3, 8, 8)
 
 
 def test_the_middle_square_is_kept(tmp_path):

@@ -104,6 +104,25 @@ def test_he_weights_from_784_to_200_have_the_std_of_the_paper(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_on_clothes_he_leaves_activations_of_the_size_of_the_inputs_and_torchs_own_start_makes_them_vanish(seed):
+    if not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("needs Debian's dataset-fashion-mnist")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("data/fashion_mnist", overrides=["data.subset=1000"])
+    found = []
+    for start in (lambda model: init.he(model, None, **AS_IS), lambda model: None):
+        torch.manual_seed(seed)
+        model, x = MLP(FASHION, hidden=[200, 100], norm="none", activation="relu"), build(cfg.data)().train.x.flatten(1)
+        start(model)
+        with torch.no_grad():
+            for layer in model.hidden:
+                x = layer(x)
+                found.append(x.std().item())
+    assert found[:2] == pytest.approx([0.82, 0.76], abs=0.06)
+    assert found[2:] == pytest.approx([0.335, 0.145], abs=0.03)
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_he_keeps_the_signal_through_thirty_relu_layers(seed):
     torch.manual_seed(seed)
     model = MLP(Spec("regression", (512,), 512), hidden=[512] * 30, norm="none", activation="relu")

@@ -72,7 +72,8 @@ CHANGES: dict[str, Any] = {  # as in test_options
     "data/csv/bad_rows": Given("skip", {"data.file": "{files}/broken.csv"}),
     "data/csv/standardise_target": Given(False, {"data.task": "regression"}),
     "data/diabetes_outliers/share": 0.2, "data/diabetes_outliers/factor": 3.0, "data/diabetes_outliers/columns": ["bmi"],
-    "data/digits_permuted/order": 1, "data/digit_pairs/apart": "leaking_pairs", "data/digit_pairs/subset": 20,
+    "data/digits_permuted/order": 1, "data/mnist1d/order": 0,
+    "data/digit_pairs/apart": "leaking_pairs", "data/digit_pairs/subset": 20,
     "data/digits_part/classes": ["0", "1"], "data/digits_part/per_class": 2,
     "data/playground/figure": "spiral", "data/playground/noise": 0.5, "data/playground/features": ["x2", "y2"],
     "data/toy_regression/variant": "as_published", "data/toy_regression/features": 4,
@@ -157,8 +158,17 @@ def loaded(cfg: DictConfig, files: Path) -> Any:
     return data.spec, parts, scales, data.left_out, data.identity(), kept
 
 
+EXTRA = {"mnist1d": "mnist1d"}  # options that need a package of an extra, and that package
+
+
+def need(name: str) -> None:
+    if name in EXTRA:
+        pytest.importorskip(EXTRA[name], reason="scripts/setup installs it")
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_of_data_composes_and_loads_and_twice_the_same(name: str, files: Path) -> None:
+    need(name)
     once, again = (loaded(option(name, files), files) for _ in range(2))
     assert not isinstance(once, str), once
     assert once == again
@@ -173,6 +183,7 @@ VALUES = [(name, key) for name in OPTIONS for key in keys_of("data", name)]
 
 @pytest.mark.parametrize(("name", "key"), first_of_each(VALUES, lambda row: row[1]))
 def test_every_value_of_data_changes_what_is_loaded(name: str, key: str, files: Path) -> None:
+    need(name)
     change = alternative("data", name, key, CHANGES)
     value, others = change if isinstance(change, Given) else (change, {})
     cfg = changed(option(name, files), placed(others, files))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import composed, noted, records
+from planted import clean, made
 from test_options import CPU, changed, images
 from torch import nn
 
@@ -19,6 +20,7 @@ from plumbline.seeing import Subject
 from plumbline.seeing.network import chosen, embedded, gradcam
 from plumbline.seeing.samples import FRAMES
 
+FASHION = Path("/usr/share/datasets/fashion-mnist")
 LITTLE = [
     "data=digits",
     "data.subset=200",
@@ -124,6 +126,34 @@ def test_embeddings_are_what_enters_the_last_layer() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 2))
     x = torch.randn(10, 4)
     assert torch.allclose(embedded(model, x), model[0](x).relu().detach())
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
+@pytest.mark.parametrize("seed", range(2))
+def test_pictures_with_a_mark_in_their_corner_are_a_cluster_of_their_own_among_the_embeddings(seed: int) -> None:
+    """Half of the shirts come from elsewhere, and bear a mark; the network is told shirts from T-shirts."""
+    from sklearn.metrics import silhouette_score
+
+    words = ["data=fashion_mnist_part", "data.classes=[T-shirt/top,shirt]", "data.per_class=300", "optimiser.lr=0.003"]
+    apart = []
+    for mark in (False, True):
+        spec, arrays = clean(*words[:3])
+        draws = torch.Generator().manual_seed(seed)
+        for x, y in (("x", "y"), ("vx", "vy")):
+            elsewhere = (arrays[y] == 1) & (torch.rand(len(arrays[y]), generator=draws) < 0.5)
+            if mark:
+                arrays[x][elsewhere, :, :4, :4] = 3.0
+        data, cfg = made(spec, arrays), composed(*words, "model=cnn", f"seed={seed}")
+        training, state, step, schedule = assemble(cfg, data, CPU)
+        list(
+            fit(training, state, data.train, step, schedule, seed=seed, epochs=6, batch_size=50, accumulate=1, watch=0)
+        )
+        points = embedded(training.model, arrays["vx"][:400])
+        points = points - points.mean(0)
+        drawn = points @ torch.linalg.svd(points, full_matrices=False)[2][:2].T
+        apart.append(silhouette_score(drawn, elsewhere[:400].numpy()))
+    assert apart[0] < 0.3
+    assert apart[1] > 0.5
 
 
 def test_samples_are_of_all_classes_alike_and_always_the_same(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import sys
+
 import numpy as np
 import pytest
 from conftest import composed
@@ -99,3 +102,21 @@ def test_permuted_digits_hold_the_same_numbers_in_one_other_order() -> None:
     own, other = own.reshape(-1, 64), other.reshape(-1, 64)
     order = np.random.default_rng(0).permutation(64)
     assert np.abs(own[:, order] - other).max() < 1e-5
+
+
+def test_curves_of_digits_are_always_the_same_also_permuted_and_leave_every_random_state_as_it_was() -> None:
+    pytest.importorskip("mnist1d", reason="needs the extra `sequences`")
+    before = random.getstate()[1], np.random.get_state()[1].tolist()
+    own, other = drawn("data=mnist1d"), drawn("data=mnist1d", "data.order=0")
+    assert (len(own.train), len(own.val)) == (3200, 800)
+    order = np.random.default_rng(0).permutation(40)
+    assert np.abs(own.train.x.numpy()[:, order] - other.train.x.numpy()).max() < 0.01  # each is scaled by one mean
+    assert np.array_equal(own.train.y, other.train.y)
+    assert (random.getstate()[1], np.random.get_state()[1].tolist()) == before
+
+
+def test_without_its_package_a_data_set_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mnist1d.data", None)
+    with pytest.raises(ConfigError, match=r"data=mnist1d: needs the package mnist1d: pip install") as error:
+        len(drawn("data=mnist1d").train)
+    assert "\n" not in str(error.value)

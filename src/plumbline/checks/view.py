@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from plumbline.checks.kernel import Kernel
+from plumbline.checks.oddness import Oddness, oddness
 from plumbline.data.core import Data, Split
 from plumbline.loop import epoch_order
 
@@ -58,6 +59,9 @@ class View:
         self.samples = cfg.checks.samples
         self.classes = data.spec.task == "classification"
         self.images = len(data.spec.shape) == 3
+        self.oddest: list[
+            tuple[int, str, str]
+        ] = []  # (row of what is known, id, why): data.outliers leaves them for a picture
 
     @cached_property
     def train(self) -> Part:
@@ -78,18 +82,23 @@ class View:
     @cached_property
     def flat(self) -> tuple[Tensor, Tensor]:
         """(train, val) as rows of features; what is not finite is 0."""
-        return tuple(some.x.flatten(1).nan_to_num(0, 0, 0) for some in (self.train, self.val))
+        return tuple(flattened(some.x) for some in (self.train, self.val))
 
     @cached_property
-    def standard(self) -> tuple[Tensor, Tensor]:
-        """(train, val) centred and scaled by train: each column of a table, but images as a whole; constants are 0."""
-        train, val = self.flat
+    def standardise(self) -> Callable[[Tensor], Tensor]:
+        """Rows, centred and scaled by train: each column of a table, but images as a whole; constants are 0."""
+        train = self.flat[0]
         mean, std = train.mean(0), train.std(0, correction=0)
         lost = std <= 1e-6 * (1 + mean.abs())
         if self.images:
             std = std.square().mean().sqrt().expand_as(std)
         std = torch.where(lost, torch.ones(()), std)
-        return tuple(((x - mean) / std).masked_fill(lost, 0) for x in (train, val))
+        return lambda rows: ((rows - mean) / std).masked_fill(lost, 0)
+
+    @cached_property
+    def standard(self) -> tuple[Tensor, Tensor]:
+        """(train, val), standardised."""
+        return tuple(self.standardise(x) for x in self.flat)
 
     @cached_property
     def axes(self) -> Tensor:
@@ -100,6 +109,20 @@ class View:
     def reduced(self) -> tuple[Tensor, Tensor]:
         """(train, val) in at most fifty coordinates; distances are nearly what they were."""
         return tuple(x @ self.axes for x in self.standard)
+
+    @cached_property
+    def known(self) -> Split | Part:
+        """The samples of train that are in memory: all, or the part."""
+        return self.data.train if isinstance(self.data.train, Split) else self.train
+
+    @cached_property
+    def oddness(self) -> Oddness | None:
+        """How odd each known sample is."""
+        if isinstance(self.known, Split):
+            batches, rows = (small(x.cpu()) for x, _ in self.known.batches(BATCH)), self.train.rows
+        else:
+            batches, rows = [self.train.x], torch.arange(len(self.train))
+        return oddness(batches, lambda x: self.standardise(flattened(x)), self.axes, self.standard[0], rows)
 
     @cached_property
     def targets(self) -> tuple[Tensor, Tensor]:
@@ -141,6 +164,11 @@ def part(split: Split, samples: int) -> Part:
     groups = None if groups is None else np.asarray(groups)[rows.numpy()]
     count = len(rows)
     return Part(torch.cat(xs)[:count], torch.cat(ys)[:count], rows, np.asarray(split.ids)[rows.numpy()], groups)
+
+
+def flattened(x: Tensor) -> Tensor:
+    """Samples as rows of features; what is not finite is 0."""
+    return x.flatten(1).nan_to_num(0, 0, 0)
 
 
 def small(x: Tensor) -> Tensor:
@@ -229,6 +257,11 @@ def seen(view: View) -> dict[str, np.ndarray]:
         x = view.train.x[rows]
         found["images"] = (x if view.data.scale is None else view.data.scale.inverse(x)).numpy()
         found["image_labels"] = view.train.y[rows].numpy()
+    if view.images and view.oddest:
+        rows = [row for row, *_ in view.oddest]
+        x = small(view.known.x[rows].cpu())
+        found["odd_images"] = (x if view.data.scale is None else view.data.scale.inverse(x)).numpy()
+        found["odd_said"] = np.array([(name, why) for _, name, why in view.oddest])
     longest = torch.linalg.svd(view.reduced[0], full_matrices=False)[2][:2].T  # few columns are kept as they are
     two = torch.cat([x @ longest for x in view.reduced])
     if two.shape[1] == 2:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from math import tau
 from typing import Unpack
 
 import numpy as np
 
+from plumbline.config import ConfigError
 from plumbline.contract import require
 from plumbline.data.core import Data, Spec
 from plumbline.data.memory import Arrays, in_memory
-from plumbline.data.splits import DataOptions, check_options
+from plumbline.data.splits import DataOptions, OwnTestOptions, check_options
 
 
 def sequences(
@@ -33,6 +35,32 @@ def sequences(
         return Arrays(x + noise * generator.normal(size=x.shape), y)
 
     return in_memory(Spec("classification", (length, channels), 2, ("falling", "rising")), load, **options)
+
+
+def mnist1d(*, order: int | None, **options: Unpack[OwnTestOptions]) -> Data:
+    """Ten digits as curves of 40 steps (T, 1), drawn by hand, then stretched, moved and made noisy (Greydanus 2020).
+
+    The 4,000 to train with and the 1,000 to test on are those that its package makes, always the same. order: the seed
+    of one permutation of the steps, for all samples; null leaves them in theirs. Raises ConfigError.
+    """
+    check_options(options, groups=False, marks=False)
+    require("data.order", order, order is None or order >= 0, "at least 0, or null")
+
+    def load() -> Arrays:
+        try:
+            from mnist1d.data import make_dataset
+        except ImportError as error:
+            said = "needs the package mnist1d: pip install 'plumbline[sequences]', or pip install mnist1d"
+            raise ConfigError(f"data=mnist1d: {said} ({error})") from error
+        states = random.getstate(), np.random.get_state()  # it seeds both for all the process
+        made = make_dataset()
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        steps = slice(None) if order is None else np.random.default_rng(order).permutation(made["x"].shape[1])
+        x, test = (made[part][:, steps, None] for part in ("x", "x_test"))
+        return Arrays(x, made["y"], test=lambda: Arrays(test, made["y_test"]))
+
+    return in_memory(Spec("classification", (40, 1), 10, tuple("0123456789")), load, **options)
 
 
 def shapes(*, samples: int, size: int, shapes: int, noise: float, draw: int, **options: Unpack[DataOptions]) -> Data:

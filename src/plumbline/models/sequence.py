@@ -1,13 +1,58 @@
-"""Networks for sequences (T, D): a recurrent one and a small Transformer. An image is read row by row."""
+"""Networks for sequences (T, D): convolutions, a recurrent one, a small Transformer. An image is read row by row."""
 
 from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from plumbline.config import ConfigError
 from plumbline.data.core import Spec
-from plumbline.models.blocks import Activation, activation, positive
+from plumbline.models.blocks import Activation, Norm, activation, dense, norm, positive, takes_bias
+
+
+class CNN1D(nn.Module):
+    """Same-padded convolutions over the steps, each halved by a max pool of two, then dense layers: `CNN` in one dimension."""
+
+    def __init__(
+        self, spec: Spec, *, channels: list[int], kernel: int, hidden: list[int], norm: Norm, activation: Activation
+    ):
+        super().__init__()
+        positive("channels", channels, channels)
+        positive("kernel", [kernel], kernel)
+        positive("hidden", hidden, hidden)
+        length, inputs = steps("cnn1d", spec)
+        if not length >> len(channels):
+            raise ConfigError(
+                f"model.channels={channels}: {len(channels)} poolings leave nothing of {length} steps; "
+                f"give at most {length.bit_length() - 1} channels, or longer sequences"
+            )
+        maps = [inputs, *channels]
+        self.features = nn.Sequential(*(halved(*pair, kernel, norm, activation) for pair in pairwise(maps)))
+        widths = [maps[-1] * (length >> len(channels)), *hidden]
+        self.hidden = nn.Sequential(
+            *(dense(*pair, norm_name=norm, activation_name=activation) for pair in pairwise(widths))
+        )
+        self.head = nn.Linear(widths[-1], spec.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(rows(x).transpose(1, 2))  # (B, channels[-1], T / 2^n)
+        x = self.hidden(x.flatten(1))  # (B, hidden[-1])
+        return self.head(x)  # (B, outputs)
+
+
+def halved(inputs: int, outputs: int, kernel: int, norm_name: Norm, activation_name: Activation) -> nn.Sequential:
+    """(B, inputs, T) -> (B, outputs, T // 2): convolution, norm, activation, pool."""
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv1d(inputs, outputs, kernel, padding="same", bias=takes_bias(norm_name)),
+            norm=norm(norm_name, outputs, dims=1),
+            activation=activation(activation_name),
+            pool=nn.MaxPool1d(2),
+        )
+    )
 
 
 class LSTM(nn.Module):

@@ -12,6 +12,7 @@ from plumbline.report.drawing import INK, MUTED, PAPER, TRAIN, VALIDATION, WIDTH
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ACROSS = 5  # of the oddest images, side by side
 MOST_NAMED = 10  # classes that have a colour of their own in the map
 
 
@@ -22,9 +23,7 @@ def samples(folder: Folder) -> Figure | None:
     images, labels = folder.seen.get("images"), folder.seen.get("image_labels")
     if images is None or not len(images):
         return None
-    low, high = grey_range(images)
-    shown = ((images if images.shape[1] == 3 else images[:, :1]) - low) / (high - low)
-    shown = np.nan_to_num(shown).clip(0, 1).transpose(0, 2, 3, 1)
+    shown = _shown(images)
     rows = [shown[labels == label] for label in np.unique(labels)]
     names, most = folder.classes(int(folder.data.get("outputs") or 0)), max(map(len, rows))
     figure = Figure(figsize=(WIDTH, 0.4 * len(rows)), layout="constrained", facecolor=PAPER)
@@ -37,6 +36,31 @@ def samples(folder: Folder) -> Figure | None:
         named = short(names[label], 12) if names else str(label)
         axes[0].text(-0.3, 0.5, named, transform=axes[0].transAxes, fontsize=8, color=INK, ha="right", va="center")
     return figure
+
+
+def oddest(folder: Folder) -> Figure | None:
+    """The images of train that data.outliers names, the oddest first, with their ids and why: broken ones show here."""
+    from matplotlib.figure import Figure
+
+    images, said = folder.seen.get("odd_images"), folder.seen.get("odd_said")
+    if images is None or not len(images):
+        return None
+    rows = -(-len(images) // ACROSS)
+    figure = Figure(figsize=(WIDTH, 1.1 * rows), layout="constrained", facecolor=PAPER)
+    grid = figure.subplots(rows, ACROSS, squeeze=False).flat
+    for axes, image, (name, why) in zip(grid, _shown(images), said, strict=False):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="none")
+        axes.set_title(f"{short(name, 12)}\n{why.removeprefix('as good as ')}", fontsize=8, color=INK)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure
+
+
+def _shown(images: np.ndarray) -> np.ndarray:
+    """(n, H, W, 1 or 3) from 0 to 1, all on one scale."""
+    low, high = grey_range(images)
+    shown = ((images if images.shape[1] == 3 else images[:, :1]) - low) / (high - low)
+    return np.nan_to_num(shown).clip(0, 1).transpose(0, 2, 3, 1)
 
 
 def classes(folder: Folder) -> Figure | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plumbline.report import MOST_COUNTS, Folder, confusion, finite, label, number, read, reliability, worst_images
-from plumbline.report.data_figures import classes, distributions, map_, samples
+from plumbline.report.data_figures import classes, distributions, map_, oddest, samples
 from plumbline.report.drawing import (
     ALARM,
     INK,
@@ -232,8 +232,8 @@ def worst(folder: Folder) -> Figure | None:
 
 
 PICTURES = {
-    "samples": samples, "classes": classes, "map": map_, "distributions": distributions, "range_test": range_test,
-    "loss": loss, "objective": objective, "learning_rate": learning_rate, "confusion": confusion_matrix,
+    "samples": samples, "classes": classes, "map": map_, "distributions": distributions, "oddest": oddest,
+    "range_test": range_test, "loss": loss, "objective": objective, "learning_rate": learning_rate, "confusion": confusion_matrix,
     "calibration": calibration, "predicted": predicted, "residuals": residuals, "painted": painted, "worst": worst,
     "gradients": gradients, "updates": updates, "throughput": throughput,
 }  # fmt: skip
