@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NEIGHBOURS = (
-    10  # the one whose distance counts: a broken sample may be there up to so many times, each copy near the others
-)
+NEIGHBOURS = 10  # the one whose distance counts: a broken sample may be there so many times, each copy near the others
 MOST = 1000  # samples among which neighbours are sought: an outlier is far from any part
 ROOM = 2**23  # distances held at a time
 OUTER = 0.95  # the share of the samples that lies nearer than what "far out" is measured by
@@ -24,9 +22,7 @@ class Oddness:
 
     distance: Tensor  # (n,) to the NEIGHBOURS-th neighbour (Ramaswamy, Rastogi and Shim 2000); 1 is usual, the median
     contrast: Tensor | None = None  # (n,) the standard deviation within an image, by channel; 1 is usual
-    roughness: Tensor | None = (
-        None  # (n,) squared differences of pixels side by side: 0 of a flat image, 1 of pure noise
-    )
+    roughness: Tensor | None = None  # (n,) squared differences of neighbouring pixels: 0 of a flat image, 1 of noise
 
     @property
     def apart(self) -> Tensor:

@@ -24,9 +24,8 @@ def outliers(view: View, *, far: float, share: float, blank: float, noise: float
     empty = none if odd.contrast is None else odd.contrast <= blank
     rough = none if odd.roughness is None else odd.roughness >= noise
     away = odd.apart > far
-    rough, away = (
-        some if some.sum() <= share * len(some) else none for some in (rough, away)
-    )  # or that is how data are
+    # of more, that is how the data are
+    rough, away = (some if some.sum() <= share * len(some) else none for some in (rough, away))
     kinds = {"as good as blank": empty, "like noise": rough & ~empty, "far from all others": away & ~rough & ~empty}
     rows = (odd.distance + 2 * odd.distance.max() * (empty | rough)).argsort(descending=True, stable=True)[:MOST_NAMED]
     split = view.known

@@ -59,9 +59,8 @@ class View:
         self.samples = cfg.checks.samples
         self.classes = data.spec.task == "classification"
         self.images = len(data.spec.shape) == 3
-        self.oddest: list[
-            tuple[int, str, str]
-        ] = []  # (row of what is known, id, why): data.outliers leaves them for a picture
+        # (row of what is known, id, why): data.outliers leaves them for a picture
+        self.oddest: list[tuple[int, str, str]] = []
 
     @cached_property
     def train(self) -> Part:
