@@ -343,6 +343,24 @@ def test_help_lists_every_option_with_its_sentence_and_every_root_value(train, t
     assert {"seed:", "epochs:", "allow:"} <= {line[0] for line in lines if line}
 
 
+COMMANDS = ["evaluate", "stages", "diagnose", "search.worker", "search.status", "slurm.doctor"]
+SPEAK = [["train", "--cfg", "job"], ["train", "--help"]]
+SPEAK += [pytest.param([command, "--help"], marks=pytest.mark.slow) for command in COMMANDS]
+
+
+@pytest.mark.parametrize("words", SPEAK, ids=" ".join)
+def test_a_reader_who_has_had_enough_ends_a_command_without_a_word(words: list[str], tmp_path: Path) -> None:
+    said = []
+    for unbuffered in ("", "1"):  # where the pipe breaks at the end, and at the first word
+        reading, writing = os.pipe()
+        os.close(reading)  # as `| head -1` does, sooner or later
+        command = [sys.executable, "-m", f"plumbline.{words[0]}", *words[1:]]
+        variables = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": unbuffered}
+        said.append(subprocess.run(command, cwd=tmp_path, env=variables, stdout=writing, stderr=subprocess.PIPE))
+        os.close(writing)
+    assert [(finished.returncode, finished.stderr) for finished in said] == [(0, b"")] * 2
+
+
 def test_an_option_file_cannot_widen_what_may_be_used_and_the_command_line_can(train, tmp_path: Path) -> None:
     write({"experiment/evil": "# @package _global_\nallow: [plumbline, torch.nn, os]\n"}, tmp_path / "conf")
     refused = train(LAB, "experiment=evil")

@@ -15,7 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from plumbline import config, mistakes
 from plumbline.config import ConfigError
-from plumbline.exits import BUG, DONE, MISTAKE
+from plumbline.exits import BUG, DONE, MISTAKE, outlast_the_reader
 from plumbline.ledger import LEDGER, open_ledger
 from plumbline.train import CONF, code_folders
 
@@ -234,4 +234,5 @@ def show(found: dict[str, Any], directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    outlast_the_reader()
     sys.exit(main())
