@@ -253,6 +253,28 @@ def test_a_range_test_does_not_take_the_luck_of_a_batch_for_a_fall() -> None:
     assert lucky.back(1e-3) == 0
 
 
+KERNELS = {"l1": ["kernel"], "l2": ["kernel"], "elastic_net": ["kernel_l1", "kernel_l2"]}
+PENALTIES = ["l1.kernel", "l2.kernel", "l2.activity", "elastic_net.bias_l1"]
+
+
+@pytest.mark.parametrize("key", PENALTIES)
+def test_a_penalty_may_be_as_strong_as_is_said_and_no_more(key: str) -> None:
+    option = key.partition(".")[0]
+    words = (f"regulariser=[{option}]", "optimiser=adam")  # without a decay beside it
+    words += tuple(f"regulariser.{option}.{name}=0" for name in KERNELS[option])
+
+    def at(strength: float) -> Finding:
+        return ask(bench(*words, f"regulariser.{key}={strength}"), "reg.ratio")
+
+    weak = at(1e-6)
+    most = 1e-6 * weak.evidence["times"]
+    assert weak.severity == at(0.98 * most).severity == "ok"
+    strong = at(1.02 * most)
+    assert strong.severity == "warn"
+    assert strong.evidence["penalty"] == pytest.approx(1.02 * strong.evidence["data_loss"], rel=0.01)  # λ R against k
+    assert sum(weak.evidence["by_layer"].values()) == pytest.approx(weak.evidence["penalty"], rel=1e-3)
+
+
 HONEST: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     ((), {}), (SGD, {}), (("model.activation=sigmoid",), {}), (("model.norm=batch", "batch_size=8"), {}),
     (("model=linear",), {}), (("model=cnn", "augment=[shift,rotate]", "regulariser=[cutmix]"), {}),
