@@ -58,16 +58,20 @@ def test_the_loss_rises_where_sgd_takes_over_and_comes_down_below_adams(experime
     assert losses[7] < losses[6]
 
 
-@fashion
 @pytest.mark.slow
-def test_five_networks_together_have_a_lower_loss_than_each(experiment) -> None:
-    folders = [experiment("ensemble", f"seed={seed}", folder=str(seed)) for seed in range(5)]  # experiment=ensemble
+@pytest.mark.parametrize(("split", "first"), [(0, 0), (1, 0), (2, 0), (0, 5)])  # of the data, and of five seeds
+def test_five_networks_together_are_better_than_their_mean_and_than_most(split: int, first: int, experiment) -> None:
+    words = [f"data.split_seed={split}"]  # experiment=ensemble
+    folders = [experiment("ensemble", *words, f"seed={seed}", folder=str(seed)) for seed in range(first, first + 5)]
     alone = [noted(folder)["best"] for folder in folders]
     together = asked(folders[0], beside=[str(folder) for folder in folders[1:]])
     loss, accuracy = (together[name]["together"]["value"] for name in ("loss", "accuracy"))
-    assert loss < min(one["val/loss"] for one in alone)
-    assert mean(one["val/loss"] for one in alone) - loss > 0.01
-    assert 0 <= accuracy - mean(one["val/accuracy"] for one in alone) < 0.02
+    assert mean(one["val/loss"] for one in alone) - loss == pytest.approx(0.019, abs=0.01)
+    assert accuracy - mean(one["val/accuracy"] for one in alone) == pytest.approx(0.01, abs=0.005)
+    assert sum(accuracy > one["val/accuracy"] for one in alone) >= 4
+    if not split:
+        assert [one["val/accuracy"] for one in alone] == pytest.approx([0.9535] * 5, abs=0.011)
+        assert accuracy == pytest.approx(0.965, abs=0.005)
 
 
 @fashion
