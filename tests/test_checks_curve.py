@@ -242,6 +242,13 @@ def test_a_gradient_that_vanishes_on_its_way_is_named() -> None:
     assert alarms(of(falling(10), falling(10), **even)) == []
 
 
+def test_seven_sigmoids_in_training_are_told_with_what_reaches_the_first(run) -> None:
+    _, folder = run("model.hidden=[64,64,64,64,64,64,64]", "model.activation=sigmoid", "epochs=2")
+    (found,) = (finding for finding in noted(folder)["findings"] if finding["id"] == "curve.vanishing")
+    assert found["severity"] == "warn"
+    assert 1e-7 < found["evidence"]["first"] / found["evidence"]["last"] < 1e-4
+
+
 def test_a_gradient_that_grows_where_nothing_is_learned_explodes() -> None:
     norms = {"fit__grad_norm": 3.0 ** np.arange(12)}
     assert "exploding" in alarms(of(np.full(12, 2.3), np.full(12, 2.3), **norms))

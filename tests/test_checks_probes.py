@@ -253,6 +253,26 @@ def test_a_range_test_does_not_take_the_luck_of_a_batch_for_a_fall() -> None:
     assert lucky.back(1e-3) == 0
 
 
+SEVEN = "model.hidden=[64,64,64,64,64,64,64]"
+CURES = {
+    "": (2e-7, 2e-6),
+    "model.activation=relu": (0.003, 0.1),
+    "model.norm=batch": (0.05, 1.0),
+    "model=residual_mlp model.blocks=3": (1e-3, 100.0),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("cure", CURES)
+def test_the_gradient_of_seven_sigmoids_vanishes_and_what_is_advised_brings_it_back(cure: str, seed: int) -> None:
+    words = ("model.activation=sigmoid",) if "residual" in cure else (SEVEN, "model.activation=sigmoid")
+    subject = bench(*words, *cure.split())
+    subject.cfg.seed = seed
+    found, (low, high) = ask(subject, "init.gradient_ratio"), CURES[cure]
+    assert found.severity == ("ok" if cure else "warn")
+    assert low < found.evidence["first_to_last"] < high
+
+
 KERNELS = {"l1": ["kernel"], "l2": ["kernel"], "elastic_net": ["kernel_l1", "kernel_l2"]}
 PENALTIES = ["l1.kernel", "l2.kernel", "l2.activity", "elastic_net.bias_l1"]
 
