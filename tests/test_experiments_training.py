@@ -6,10 +6,13 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+import torch
 from conftest import noted, records
 from omegaconf import OmegaConf
 
+from plumbline.config import build
 from plumbline.evaluate import Request, evaluate
+from plumbline.state import read
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 fashion = pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
@@ -79,6 +82,26 @@ def test_five_networks_together_are_better_than_their_mean_and_than_most(split: 
 def test_moved_copies_of_a_picture_make_its_answer_better(experiment) -> None:
     found = asked(experiment("looking_twice", folder="run"), tta=8)["loss"]  # experiment=looking_twice
     assert 0.003 < found["alone"]["value"] - found["together"]["value"] < 0.02
+
+
+@fashion
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_network_that_saw_shifted_pictures_minds_two_pixels_a_fifth_as_much(seed: int, ways) -> None:
+    words = f"seed={seed} regulariser=[] data.subset=3000 model.channels=[16,32] model.kernel=3 model.hidden=[] "
+    words += "model.norm=batch schedule=one_cycle optimiser.lr=0.01 epochs=8 batch_size=64"
+    lost = []
+    for folder in ways("fashion_dropout", words, f"{words} augment=[shift] augment.shift.pixels=2"):
+        cfg = OmegaConf.load(folder / "config.yaml")
+        data = build(cfg.data)()
+        model = build(cfg.model)(data.spec).eval()
+        model.load_state_dict(read(folder / "best.pt")[0]["model"])
+        wide = torch.nn.functional.pad(data.val.x, (2, 2, 2, 2), mode="replicate")
+        moved = [(wide[..., y : y + 28, x : x + 28], data.val.y) for y, x in ((0, 0), (0, 4), (4, 0), (4, 4))]
+        with torch.no_grad():
+            right = [(model(x).argmax(1) == y).float().mean().item() for x, y in moved]
+        lost.append(noted(folder)["best"]["val/accuracy"] - mean(right))
+    assert lost == pytest.approx([0.255, 0.046], abs=0.035)
 
 
 @fashion

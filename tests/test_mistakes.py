@@ -56,7 +56,7 @@ COMPOSED: list[tuple[list[str], list[str], dict[str, str | bytes]]] = [
     (["epochs=-1"], ["epochs=-1", "must be at least 0"], {}),
     (["batch_size=0"], ["batch_size=0", "must be at least 1"], {}),
     (["seed=99999999999999999999"], ["seed=99999999999999999999", "below 2^63"], {}),
-    (["snapshots=[1,9]", "epochs=2"], ["snapshots=[1, 9]", "there are 2 epochs"], {}),
+    (["snapshots=[1,9]", "epochs=2"], ["snapshots=[1,9]", "there are 2 epochs"], {}),
     (["snapshots=[0]"], ["snapshots=[0]", "the first of which is 1"], {}),
     (["swa=1"], ["swa=1.0", "lies in [0, 1)"], {}),
     (["patience=0"], ["patience=0", "must be at least 1"], {}),
