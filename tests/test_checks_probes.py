@@ -16,6 +16,7 @@ from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import ALARMS, Finding, configured, ranked, untouched
 from plumbline.checks.outputs import evaluating, spread
 from plumbline.checks.rate import Sweep
+from plumbline.checks.signals import saturation
 from plumbline.config import build
 from plumbline.data.core import Data, Spec, Split, Splits
 
@@ -251,6 +252,20 @@ def test_a_range_test_does_not_take_the_luck_of_a_batch_for_a_fall() -> None:
     assert lucky.fall == pytest.approx(0.15)
     assert lucky.back(1e-1) == pytest.approx(0.2 / 0.15)
     assert lucky.back(1e-3) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_share_of_sigmoids_above_98_or_below_2_in_a_hundred_is_reported(seed: int) -> None:
+    z = 4 * torch.randn(1000, 8, generator=torch.Generator().manual_seed(seed))
+    said = z.sigmoid()
+    share = ((said > 0.98) | (said < 0.02)).float().mean().item()
+    assert 0.2 < share < 0.5
+    assert saturation(torch.nn.Sigmoid(), (z,), said) == pytest.approx(share, abs=0.005)
+    subject = bench("model.activation=sigmoid")
+    subject.cfg.seed = seed
+    found = ask(subject, "init.saturated")
+    assert found.evidence == {f"hidden.{k}.activation": 0.0 for k in range(2)}
+    assert "at most 0% of an activation's inputs lie where it is flat" in found.message
 
 
 SEVEN = "model.hidden=[64,64,64,64,64,64,64]"
