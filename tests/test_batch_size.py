@@ -10,7 +10,7 @@ from conftest import composed, noted
 from omegaconf import OmegaConf
 from test_options import CPU, images
 
-from plumbline import batch_size
+from plumbline import batch_size, device
 from plumbline.batch_size import sized, throughput
 from plumbline.config import ConfigError, build, check_values
 
@@ -53,6 +53,27 @@ def test_trying_leaves_no_trace_and_out_of_memory_is_no_crash(monkeypatch) -> No
     assert throughput(cfg, data, torch.full((3,), 1 / 3), CPU, 16) is None
     with pytest.raises(ConfigError, match="a batch of 32 does not fit into memory"):
         sized(cfg, [], data, CPU, 1000)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), MemoryError(),
+     RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")],
+    ids=["gpu", "python", "cpu"],
+)  # fmt: skip
+def test_a_run_that_needs_more_memory_than_there_is_says_what_takes_less(error, run, monkeypatch) -> None:
+    def full(*words, **options):
+        raise error
+
+    monkeypatch.setattr("plumbline.run.fit", full)
+    with pytest.raises(ConfigError, match=r"batch_size=64: memory is full .*smaller batch_size .*device=cpu") as said:
+        run("data=iris", "epochs=1")
+    assert "\n" not in str(said.value)
+
+
+def test_other_errors_that_speak_of_memory_are_not_taken_for_a_full_one() -> None:
+    assert not device.out_of_memory(RuntimeError("unsupported memory format option Preserve"))
+    assert not device.out_of_memory(ValueError("out of memory"))
 
 
 def test_the_number_stands_in_the_record_and_makes_the_same_run_again(run, monkeypatch, tmp_path: Path) -> None:

@@ -213,6 +213,22 @@ def test_an_early_best_and_a_late_best_are_told() -> None:
     assert early["early_best"].evidence["best_at"] == 1 and "improving" not in early
 
 
+@pytest.mark.parametrize("epochs", [20, 40])
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.05, "early_best"), (0.3, ""), (0.7, ""), (0.8, "improving"), (1.0, "improving")]
+)
+def test_a_best_in_the_last_quarter_asks_for_more_epochs_and_one_in_the_first_tenth_for_fewer(
+    share, said, epochs
+) -> None:
+    best = round(share * epochs)
+    losses = np.concatenate([np.linspace(2.0, 0.5, best + 1)[1:], np.linspace(0.5, 0.9, epochs - best + 1)[1:]])
+    told = found(of(falling(epochs), losses))
+    assert {name for name in ("early_best", "improving") if name in told} == ({said} if said else set())
+    if said:
+        assert told[said].evidence["best_at"] == best
+        assert ("train longer" in told[said].advice) is (said == "improving")
+
+
 def test_late_jitter_is_told_and_a_settled_curve_is_not() -> None:
     for seed in SEEDS:
         shaking = falling(60) + 0.1 * np.random.default_rng(seed).normal(size=60)
@@ -240,6 +256,13 @@ def test_a_gradient_that_vanishes_on_its_way_is_named() -> None:
     assert "vanishing" in alarms(of(falling(10), falling(10), **layers))
     even = {f"grad_norm__{k}": np.full(10, 1 + k) for k in range(6)}
     assert alarms(of(falling(10), falling(10), **even)) == []
+
+
+def test_seven_sigmoids_in_training_are_told_with_what_reaches_the_first(run) -> None:
+    _, folder = run("model.hidden=[64,64,64,64,64,64,64]", "model.activation=sigmoid", "epochs=2")
+    (found,) = (finding for finding in noted(folder)["findings"] if finding["id"] == "curve.vanishing")
+    assert found["severity"] == "warn"
+    assert 1e-7 < found["evidence"]["first"] / found["evidence"]["last"] < 1e-4
 
 
 def test_a_gradient_that_grows_where_nothing_is_learned_explodes() -> None:

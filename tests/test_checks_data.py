@@ -283,6 +283,12 @@ def test_no_data_set_breaks_a_check_or_keeps_it_long(name: str, preset: str) -> 
     )
 
 
+def test_inputs_that_are_all_constant_are_called_that_and_not_scaled_differently() -> None:
+    found = audit(*ODD["constant"])
+    assert found["data.constant_features"].severity == "fail"
+    assert "data.shift" not in found
+
+
 def test_the_audit_opens_no_test_set() -> None:
     spec, arrays = clean("data=digits")
     with pytest.raises(AssertionError, match="opened the test set"):
@@ -346,3 +352,17 @@ def test_every_wrong_class_is_told_with_its_numbers() -> None:
     finding = audit(spec, arrays)["data.cross_labels"]
     assert finding.evidence["classes"] == 2
     assert "1 looks like train's 2" in finding.message and "2 looks like train's 1" in finding.message
+
+
+def test_pixels_with_targets_of_their_own_are_counted_as_samples() -> None:
+    from types import SimpleNamespace
+
+    from plumbline.checks.data import size
+
+    spec = Spec("segmentation", (3, 480, 640), 2 * 480 * 640, masks=(2, 480, 640))
+    view = SimpleNamespace(data=SimpleNamespace(train=range(100)), spec=spec, parameters=5_502_502, classes=False)
+    found = size(view, ratio=100.0, each=20)
+    assert (found.severity, found.evidence["pixels"]) == ("ok", 30_720_000)
+    assert "30,720,000 pixels with a target each" in found.message
+    view.spec = Spec("classification", (3, 480, 640), 2)
+    assert size(view, ratio=100.0, each=20).severity == "info"

@@ -18,6 +18,7 @@ from plumbline.checks.core import ALARMS, Finding, configured, ranked, untouched
 from plumbline.checks.outputs import evaluating, spread
 from plumbline.checks.overfit import few
 from plumbline.checks.rate import Sweep
+from plumbline.checks.signals import saturation
 from plumbline.config import build
 from plumbline.data.core import Data, Spec, Split, Splits
 
@@ -310,6 +311,62 @@ def test_a_range_test_on_clothes_finds_the_rates_of_the_source(words: str, low: 
     finding = ask(subject, "lr.range")
     assert low < finding.evidence["lowest_loss_at"] < high
     assert finding.evidence["suggestion"] == pytest.approx(finding.evidence["lowest_loss_at"] / 10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_share_of_sigmoids_above_98_or_below_2_in_a_hundred_is_reported(seed: int) -> None:
+    z = 4 * torch.randn(1000, 8, generator=torch.Generator().manual_seed(seed))
+    said = z.sigmoid()
+    share = ((said > 0.98) | (said < 0.02)).float().mean().item()
+    assert 0.2 < share < 0.5
+    assert saturation(torch.nn.Sigmoid(), (z,), said) == pytest.approx(share, abs=0.005)
+    subject = bench("model.activation=sigmoid")
+    subject.cfg.seed = seed
+    found = ask(subject, "init.saturated")
+    assert found.evidence == {f"hidden.{k}.activation": 0.0 for k in range(2)}
+    assert "at most 0% of an activation's inputs lie where it is flat" in found.message
+
+
+SEVEN = "model.hidden=[64,64,64,64,64,64,64]"
+CURES = {
+    "": (2e-7, 2e-6),
+    "model.activation=relu": (0.003, 0.1),
+    "model.norm=batch": (0.05, 1.0),
+    "model=residual_mlp model.blocks=3": (1e-3, 100.0),
+}
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+@pytest.mark.parametrize("cure", CURES)
+def test_the_gradient_of_seven_sigmoids_vanishes_and_what_is_advised_brings_it_back(cure: str, seed: int) -> None:
+    words = ("model.activation=sigmoid",) if "residual" in cure else (SEVEN, "model.activation=sigmoid")
+    subject = bench(*words, *cure.split())
+    subject.cfg.seed = seed
+    found, (low, high) = ask(subject, "init.gradient_ratio"), CURES[cure]
+    assert found.severity == ("ok" if cure else "warn")
+    assert low < found.evidence["first_to_last"] < high
+
+
+KERNELS = {"l1": ["kernel"], "l2": ["kernel"], "elastic_net": ["kernel_l1", "kernel_l2"]}
+PENALTIES = ["l1.kernel", "l2.kernel", "l2.activity", "elastic_net.bias_l1"]
+
+
+@pytest.mark.parametrize("key", PENALTIES)
+def test_a_penalty_may_be_as_strong_as_is_said_and_no_more(key: str) -> None:
+    option = key.partition(".")[0]
+    words = (f"regulariser=[{option}]", "optimiser=adam")  # without a decay beside it
+    words += tuple(f"regulariser.{option}.{name}=0" for name in KERNELS[option])
+
+    def at(strength: float) -> Finding:
+        return ask(bench(*words, f"regulariser.{key}={strength}"), "reg.ratio")
+
+    weak = at(1e-6)
+    most = 1e-6 * weak.evidence["times"]
+    assert weak.severity == at(0.98 * most).severity == "ok"
+    strong = at(1.02 * most)
+    assert strong.severity == "warn"
+    assert strong.evidence["penalty"] == pytest.approx(1.02 * strong.evidence["data_loss"], rel=0.01)  # λ R against k
+    assert sum(weak.evidence["by_layer"].values()) == pytest.approx(weak.evidence["penalty"], rel=1e-3)
 
 
 HONEST: list[tuple[tuple[str, ...], dict[str, Any]]] = [

@@ -127,6 +127,7 @@ def test_ids_groups_and_marks_are_columns_and_no_inputs(tmp_path):
         (",Oslo,170,cat", "line 6: age is empty"),
         ("30,Oslo,nan,cat", "line 6: height is nan, not a finite number"),
         ("30,Oslo,-inf,cat", "line 6: height is -inf, not a finite number"),
+        ("1e300,Oslo,170,cat", "line 6: age is 1e300, beyond what single precision holds (1e38)"),
         ("thirty,Oslo,170,cat", "line 6: age is 'thirty', not a number"),
         ("1_000,Oslo,170,cat", "line 6: age is '1_000', not a number"),
         ("30,Oslo,170,", "line 6: kind is empty"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import noted
 
 from plumbline import device
 from plumbline.config import ConfigError
@@ -28,6 +29,13 @@ def test_a_gpu_is_taken_where_there_is_one_and_always_by_its_number(name: str, e
     device.prepare(where, None, 10**9)
     assert where == torch.device(expected)
     assert gpus == ([where] if where.type == "cuda" else [])
+
+
+def test_a_run_says_and_keeps_its_device_its_threads_and_its_torch(run, capfd) -> None:
+    _, folder = run("data=iris", "epochs=1", "threads=1", "device=cpu", "report=false")
+    kept = noted(folder)["environment"]
+    assert (kept["device"], kept["threads"], kept["torch"]) == ("cpu", 1, torch.__version__)
+    assert " · cpu" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["cuda:2", "mps"])

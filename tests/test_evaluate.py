@@ -63,6 +63,19 @@ def test_the_first_opening_is_free_and_the_second_wants_a_reason_whatever_run_as
 
 
 @pytest.mark.slow
+def test_a_reader_who_has_had_enough_costs_no_number_of_an_opening(run, tmp_path: Path) -> None:
+    run("epochs=1", folder="a")
+    reading, writing = os.pipe()
+    os.close(reading)
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    words = [sys.executable, "-m", "plumbline.evaluate", "run=a"]
+    finished = subprocess.run(words, cwd=tmp_path, env=variables, stdout=writing, stderr=subprocess.PIPE)
+    assert (finished.returncode, finished.stderr) == (0, b"")
+    assert noted(tmp_path / "a")["test"]["openings"] == len(ledger(tmp_path)) == 1
+    assert (tmp_path / "a" / "test_predictions.npz").exists()
+
+
+@pytest.mark.slow
 def test_other_data_have_a_seal_of_their_own(run, evaluate, tmp_path: Path) -> None:
     run("epochs=1", folder="a")
     run("data=iris", "epochs=1", folder="b")

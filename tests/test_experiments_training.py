@@ -14,6 +14,7 @@ from plumbline.assemble import assemble
 from plumbline.config import build
 from plumbline.evaluate import Request, evaluate
 from plumbline.loop import fit
+from plumbline.state import read
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 fashion = pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
@@ -82,16 +83,20 @@ def test_step_by_step_the_loss_bumps_for_some_updates_where_sgd_takes_over_at_60
     assert 0.6 < bump < 1.4
 
 
-@fashion
 @pytest.mark.slow
-def test_five_networks_together_have_a_lower_loss_than_each(experiment) -> None:
-    folders = [experiment("ensemble", f"seed={seed}", folder=str(seed)) for seed in range(5)]  # experiment=ensemble
+@pytest.mark.parametrize(("split", "first"), [(0, 0), (1, 0), (2, 0), (0, 5)])  # of the data, and of five seeds
+def test_five_networks_together_are_better_than_their_mean_and_than_most(split: int, first: int, experiment) -> None:
+    words = [f"data.split_seed={split}"]  # experiment=ensemble
+    folders = [experiment("ensemble", *words, f"seed={seed}", folder=str(seed)) for seed in range(first, first + 5)]
     alone = [noted(folder)["best"] for folder in folders]
     together = asked(folders[0], beside=[str(folder) for folder in folders[1:]])
     loss, accuracy = (together[name]["together"]["value"] for name in ("loss", "accuracy"))
-    assert loss < min(one["val/loss"] for one in alone)
-    assert mean(one["val/loss"] for one in alone) - loss > 0.01
-    assert 0 <= accuracy - mean(one["val/accuracy"] for one in alone) < 0.02
+    assert mean(one["val/loss"] for one in alone) - loss == pytest.approx(0.019, abs=0.01)
+    assert accuracy - mean(one["val/accuracy"] for one in alone) == pytest.approx(0.01, abs=0.005)
+    assert sum(accuracy > one["val/accuracy"] for one in alone) >= 4
+    if not split:
+        assert [one["val/accuracy"] for one in alone] == pytest.approx([0.9535] * 5, abs=0.011)
+        assert accuracy == pytest.approx(0.965, abs=0.005)
 
 
 @fashion
@@ -99,6 +104,26 @@ def test_five_networks_together_have_a_lower_loss_than_each(experiment) -> None:
 def test_moved_copies_of_a_picture_make_its_answer_better(experiment) -> None:
     found = asked(experiment("looking_twice", folder="run"), tta=8)["loss"]  # experiment=looking_twice
     assert 0.003 < found["alone"]["value"] - found["together"]["value"] < 0.02
+
+
+@fashion
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_network_that_saw_shifted_pictures_minds_two_pixels_a_fifth_as_much(seed: int, ways) -> None:
+    words = f"seed={seed} regulariser=[] data.subset=3000 model.channels=[16,32] model.kernel=3 model.hidden=[] "
+    words += "model.norm=batch schedule=one_cycle optimiser.lr=0.01 epochs=8 batch_size=64"
+    lost = []
+    for folder in ways("fashion_dropout", words, f"{words} augment=[shift] augment.shift.pixels=2"):
+        cfg = OmegaConf.load(folder / "config.yaml")
+        data = build(cfg.data)()
+        model = build(cfg.model)(data.spec).eval()
+        model.load_state_dict(read(folder / "best.pt")[0]["model"])
+        wide = torch.nn.functional.pad(data.val.x, (2, 2, 2, 2), mode="replicate")
+        moved = [(wide[..., y : y + 28, x : x + 28], data.val.y) for y, x in ((0, 0), (0, 4), (4, 0), (4, 4))]
+        with torch.no_grad():
+            right = [(model(x).argmax(1) == y).float().mean().item() for x, y in moved]
+        lost.append(noted(folder)["best"]["val/accuracy"] - mean(right))
+    assert lost == pytest.approx([0.255, 0.046], abs=0.035)
 
 
 @fashion

@@ -56,6 +56,10 @@ COMPOSED: list[tuple[list[str], list[str], dict[str, str | bytes]]] = [
     (["epochs=-1"], ["epochs=-1", "must be at least 0"], {}),
     (["batch_size=0"], ["batch_size=0", "must be at least 1"], {}),
     (["seed=99999999999999999999"], ["seed=99999999999999999999", "below 2^63"], {}),
+    (["snapshots=[1,9]", "epochs=2"], ["snapshots=[1,9]", "there are 2 epochs"], {}),
+    (["snapshots=[0]"], ["snapshots=[0]", "the first of which is 1"], {}),
+    (["swa=1"], ["swa=1.0", "lies in [0, 1)"], {}),
+    (["patience=0"], ["patience=0", "must be at least 1"], {}),
     (["precision=fp8"], ["precision=fp8", "fp32, bf16, fp16"], {}),
     (["device=gpu"], ["device=gpu", "auto, cpu, cuda"], {}),
     (["name=a/b"], ["name='a/b'", "without slashes"], {}),
@@ -341,6 +345,24 @@ def test_help_lists_every_option_with_its_sentence_and_every_root_value(train, t
     assert ["mine", "A", "model", "of", "my", "own."] in lines
     assert "_piece" not in finished.stdout
     assert {"seed:", "epochs:", "allow:"} <= {line[0] for line in lines if line}
+
+
+COMMANDS = ["evaluate", "stages", "diagnose", "search.worker", "search.status", "slurm.doctor"]
+SPEAK = [["train", "--cfg", "job"], ["train", "--help"]]
+SPEAK += [pytest.param([command, "--help"], marks=pytest.mark.slow) for command in COMMANDS]
+
+
+@pytest.mark.parametrize("words", SPEAK, ids=" ".join)
+def test_a_reader_who_has_had_enough_ends_a_command_without_a_word(words: list[str], tmp_path: Path) -> None:
+    said = []
+    for unbuffered in ("", "1"):  # where the pipe breaks at the end, and at the first word
+        reading, writing = os.pipe()
+        os.close(reading)  # as `| head -1` does, sooner or later
+        command = [sys.executable, "-m", f"plumbline.{words[0]}", *words[1:]]
+        variables = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": unbuffered}
+        said.append(subprocess.run(command, cwd=tmp_path, env=variables, stdout=writing, stderr=subprocess.PIPE))
+        os.close(writing)
+    assert [(finished.returncode, finished.stderr) for finished in said] == [(0, b"")] * 2
 
 
 def test_an_option_file_cannot_widen_what_may_be_used_and_the_command_line_can(train, tmp_path: Path) -> None:

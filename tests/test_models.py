@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from plumbline.card import layers
 from plumbline.config import ConfigError, build
 from plumbline.data.core import Spec
 from plumbline.models import blocks
@@ -135,6 +136,13 @@ def test_an_mlp_has_the_known_number_of_parameters(hidden, parameters):
 def test_a_cnn_has_the_known_number_of_parameters(channels, parameters):
     model = CNN(FASHION, channels=channels, kernel=5, hidden=[50], norm="none", activation="relu", pool="last")
     assert count(model) == parameters
+    rows, _ = layers(model.eval(), torch.zeros(2, *FASHION.shape))
+    width = channels[1]
+    assert [row["output"] for row in rows if row["kind"] in ("Conv2d", "MaxPool2d")] == [
+        (channels[0], 28, 28), (channels[0], 14, 14), (width, 14, 14), (width, 7, 7),
+    ]  # fmt: skip
+    counts = [row["parameters"] for row in rows if row["parameters"]]
+    assert counts == ([416, 6_416, 39_250, 510] if width == 16 else [832, 51_264, 156_850, 510])
 
 
 def test_linear_regression_has_a_weight_for_each_feature_and_a_bias():

@@ -67,6 +67,31 @@ def test_an_activity_is_summed_over_the_chosen_layers_outputs_and_divided_by_the
     assert regulariser.penalty(model, logits) is None
 
 
+def test_each_layer_is_listed_with_what_its_kernel_bias_and_activity_add():
+    model = mlp()
+    strengths = {
+        "kernel_l1": 0.1,
+        "kernel_l2": 0.0,
+        "bias_l1": 0.0,
+        "bias_l2": 0.2,
+        "activity_l1": 0.3,
+        "activity_l2": 0.0,
+    }
+    regulariser = ElasticNet(IMAGES, **strengths, layers=["1", "6"])
+    regulariser.attach(model)
+    x, _ = draw(samples=10)
+    logits = model(x)
+    listed = regulariser.by_layer(model)
+    assert list(listed) == ["1", "6"]
+    for name, layer, output in (("1", model[1], model[1](x.flatten(1))), ("6", model[6], logits)):
+        expected = {"kernel": 0.1 * layer.weight.abs().sum(), "bias": 0.2 * layer.bias.square().sum()}
+        expected["activity"] = 0.3 * output.abs().sum() / 10
+        assert listed[name] == pytest.approx({part: term.item() for part, term in expected.items()}, rel=1e-5)
+    logits = model(x)
+    total = sum(term for parts in listed.values() for term in parts.values())
+    assert regulariser.penalty(model, logits).item() == pytest.approx(total, rel=1e-5)
+
+
 def test_an_activity_hears_only_the_training_pass_that_the_penalty_is_of():
     model, regulariser = mlp(), L1(IMAGES, **{**NONE, "activity": 1.0}, layers=["6"])
     regulariser.attach(model)

@@ -16,8 +16,10 @@ from plumbline.assemble import assemble, rehearse
 from plumbline.config import ConfigError, build
 from plumbline.data.core import Data, Spec, Split, Splits
 from plumbline.loop import fit
+from plumbline.scoring import load_best
 from plumbline.seeing import Subject
-from plumbline.seeing.network import chosen, embedded, gradcam
+from plumbline.seeing.network import chosen, embedded, gradcam, grid
+from plumbline.seeing.plane import COARSE
 from plumbline.seeing.samples import FRAMES
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -119,6 +121,31 @@ def test_gradcam_is_the_weighted_sum_of_its_paper_and_works_on_frozen_networks()
     expected = (gradient.mean((2, 3), keepdim=True) * maps.detach()).sum(1, keepdim=True).relu()
     expected = nn.functional.interpolate(expected, (8, 8), mode="bilinear", align_corners=False)[:, 0]
     assert torch.allclose(heat, expected / expected.amax((1, 2), keepdim=True).clamp(min=1e-12), atol=1e-5)
+
+
+def test_the_circle_has_a_map_for_each_of_its_six_units_and_a_boundary_around_the_disc(run, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        "plumbline.seeing.plane.grid", lambda cells, *rest, **how: drawn.append(cells) or grid(cells, *rest, **how)
+    )
+    status, folder = run("experiment=circle", "figures=[boundary,hidden_units]", "report=false")
+    assert status == 0 and list(noted(folder)["figures"]) == ["boundary", "hidden_units"]
+    maps = [torch.as_tensor(image) for image, _ in drawn[0] if torch.as_tensor(image).isfinite().all()]
+    assert len(maps) == 4 + 2
+    cfg = composed("experiment=circle")
+    data = build(cfg.data)()
+    training, state, _, _ = assemble(cfg, data, CPU)
+    load_best(state.network, folder / "best.pt")
+    subject = Subject(state.network, data, training, cfg, folder)
+    points, _, _ = build(composed("figures=[boundary]").figures.boundary)().plane(subject, COARSE)
+    inner = state.network.eval().hidden[0](points)
+    for k in range(4):  # tanh of a weighted sum, on the same scale for all units of a layer
+        expected = (inner[:, k].view(COARSE, COARSE).flip(0) / inner.abs().max()).detach()
+        assert torch.allclose(maps[k], expected, atol=1e-6)
+    said = subject.said(points).argmax(1)
+    far = (points / points.abs().max()).norm(dim=1)
+    assert len(set(said[far < 0.2].tolist())) == len(set(said[far > 1.1].tolist())) == 1
+    assert said[far.argmin()] != said[far.argmax()]
 
 
 def test_embeddings_are_what_enters_the_last_layer() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from conftest import noted, records
@@ -36,24 +36,46 @@ def test_wandb_works_offline_under_an_identity_that_is_the_folders(run, train, t
     assert {item.name.rpartition("-")[2] for item in (folder / "wandb").glob("offline-run-*")} == {first}
 
 
-def recorded(folder: Path) -> list[tuple[str, str, str]]:
-    """(id, group, name) of the runs that W&B has in its offline files below a folder."""
+BLOCK, HEAD, LAST = 32768, 7, (1, 4)  # LevelDB's log: blocks of records, each with a head; the kinds that end one
+
+
+def entries(file: Path) -> list[Any]:
+    """What W&B wrote into a file of its own while it was offline."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    found = []
-    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        data, at = (
-            file.read_bytes()[:32768],
-            7,
-        )  # LevelDB's log: a head of the file, then records, each with a head of 7
-        while at + 7 < len(data):
-            length = int.from_bytes(data[at + 4 : at + 6], "little")
-            record = Record.FromString(data[at + 7 : at + 7 + length])
-            at += 7 + length
-            if record.WhichOneof("record_type") == "run":
-                found.append((record.run.run_id, record.run.run_group, record.run.display_name))
-                break
+    data, at, parts, found = file.read_bytes(), HEAD, b"", []  # the file has a head, too
+    while at + HEAD < len(data):
+        if BLOCK - at % BLOCK < HEAD:  # too little for a head: filled with zeros
+            at += BLOCK - at % BLOCK
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts += data[at + HEAD : at + HEAD + length]
+        at += HEAD + length
+        if kind in LAST:
+            found.append(Record.FromString(parts))
+            parts = b""
     return found
+
+
+def recorded(folder: Path) -> list[tuple[str, str, str]]:
+    """(id, group, name) of the runs that W&B has in its offline files below a folder."""
+    files = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
+    firsts = [next(entry.run for entry in entries(file) if entry.WhichOneof("record_type") == "run") for file in files]
+    return [(run.run_id, run.run_group, run.display_name) for run in firsts]
+
+
+def test_what_wandb_keeps_offline_can_be_read_and_is_the_record(run) -> None:
+    _, folder = run(*QUICK, "tracker=[wandb]")
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    rows = [
+        {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in entry.history.item}
+        for entry in entries(file)
+        if entry.WhichOneof("record_type") == "history"
+    ]
+    epochs = [row for row in rows if "val/accuracy" in row]
+    assert len(epochs) == len(records(folder))
+    for row, record in zip(epochs, records(folder), strict=True):
+        assert {name: row[name] for name in record} == pytest.approx(record, rel=1e-6)
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def throughput(cfg: DictConfig, data: Data, prior: torch.Tensor, where: torch.de
                 float(step(training, batches))  # waits for the device
                 seconds.append(time.perf_counter() - began)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+        if not device.out_of_memory(error):
             raise
         return None
     finally:

@@ -21,7 +21,7 @@ import numpy as np
 
 from plumbline.changes import SEED, changes, settings, told
 from plumbline.config import MAXIMISE, ConfigError, nearest
-from plumbline.exits import DONE, MISTAKE
+from plumbline.exits import DONE, MISTAKE, outlast_the_reader
 from plumbline.report import Folder, finite, number, read
 
 if TYPE_CHECKING:
@@ -322,4 +322,5 @@ def against(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    outlast_the_reader()
     sys.exit(main())

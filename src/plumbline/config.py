@@ -143,6 +143,15 @@ ONE_OF = {
 STOP_ON = ("never", "fail", "warn")  # the finding that ends a run before it wastes an hour
 
 
+def check_device(name: str) -> None:
+    """Raise ConfigError for what is the name of no device, whether or not one is there."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        devices = ("auto", "cpu", "cuda", "mps")
+        raise ConfigError(
+            f"device={name}: no such device{nearest(name, devices)}; accepted: auto, cpu, cuda, cuda:1, …, mps"
+        )
+
+
 def check_values(cfg: DictConfig) -> None:
     """Raise ConfigError on root values out of range. Imports nothing: it costs no time."""
     known = [item.name for item in fields(Config)]
@@ -169,6 +178,10 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"threads={cfg.threads}: this machine has {os.cpu_count()} processors; null chooses")
     if any(epoch < 1 for epoch in cfg.snapshots):
         raise ConfigError(f"snapshots={shown(cfg.snapshots)}: are numbers of epochs, the first of which is 1")
+    if cfg.epochs and any(epoch > cfg.epochs for epoch in cfg.snapshots):  # none is kept by a gate of no epoch
+        raise ConfigError(
+            f"snapshots={shown(cfg.snapshots)}: there are {cfg.epochs} epochs; ask for one of these, or more epochs"
+        )
     if not 0 < cfg.save_minutes < inf:
         raise ConfigError(f"save_minutes={cfg.save_minutes}: must be above 0 and finite")
     if cfg.grad_clip is not None and not 0 < cfg.grad_clip < inf:
@@ -196,11 +209,7 @@ def check_values(cfg: DictConfig) -> None:
             raise ConfigError(
                 "shard=true precision=fp16: gradients in parts are not scaled together; say precision=bf16"
             )
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", cfg.device):
-        devices = ("auto", "cpu", "cuda", "mps")
-        raise ConfigError(
-            f"device={cfg.device}: no such device{nearest(cfg.device, devices)}; accepted: auto, cpu, cuda, cuda:1, …, mps"
-        )
+    check_device(cfg.device)
     check_checks(cfg.checks)
     if not cfg.name or set(cfg.name) & set("/\\\0\n"):
         raise ConfigError(f"name={cfg.name!r}: is part of a folder's name: not empty, without slashes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -28,6 +29,12 @@ def choose(name: str) -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())  # set_device wants its number
     return device
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is what happened: torch says so on a GPU by a type, on a CPU by words."""
+    said = re.search(r"out of memory|not enough memory|(can't|cannot) allocate memory", str(error), re.I)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said is not None)
 
 
 def prepare(device: torch.device, threads: int | None, work: int) -> None:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from plumbline.checks.core import ALARMS, configured, ranked
 from plumbline.checks.curve import Curve
 from plumbline.config import MAXIMISE, MINIMISE, STOP_ON, ConfigError, build, nearest
-from plumbline.exits import CHECK_FAILED, DONE, MISTAKE
+from plumbline.exits import CHECK_FAILED, DONE, MISTAKE, outlast_the_reader
 from plumbline.logs import ROLES, Log, read_log
 
 HELP = """\
@@ -125,4 +125,5 @@ def show(path: Path, log: Log, curve: Curve, found: list[dict[str, Any]]) -> Non
 
 
 if __name__ == "__main__":
+    outlast_the_reader()
     sys.exit(main())

@@ -9,13 +9,16 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
+import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from plumbline import config, mistakes
 from plumbline.config import ConfigError
-from plumbline.exits import BUG, DONE, MISTAKE
+from plumbline.contract import describe
+from plumbline.exits import BUG, DONE, MISTAKE, outlast_the_reader
 from plumbline.ledger import LEDGER, open_ledger
 from plumbline.train import CONF, code_folders
 
@@ -70,18 +73,23 @@ def main() -> int:
 
 def read_request(words: list[str]) -> DictConfig:
     """The command line as a typed request."""
-    known = list(Request.__annotations__)
+    hints = get_type_hints(Request)
+    known, request = list(hints), OmegaConf.structured(Request)
     for word in words:
         key, equals, _ = word.partition("=")
         if not equals or key not in known:
             raise ConfigError(
                 f"{word}: is not one of {', '.join(f'{name}=…' for name in known)}{config.nearest(key, known)}"
             )
-    request = OmegaConf.merge(OmegaConf.structured(Request), OmegaConf.from_cli(words))
+        try:
+            request = OmegaConf.merge(request, OmegaConf.from_cli([word]))
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
+            raise ConfigError(f"{word}: must be {describe(hints[key])}") from error
     if request.on not in ("test", "val") or request.tta < 0:
         raise ConfigError(f"on={request.on} tta={request.tta}: on is test or val, and tta at least 0")
     if OmegaConf.is_missing(request, "run"):
         raise ConfigError("run: which run? Give its folder: run=outputs/…")
+    config.check_device(request.device)
     return request
 
 
@@ -234,4 +242,5 @@ def show(found: dict[str, Any], directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    outlast_the_reader()
     sys.exit(main())

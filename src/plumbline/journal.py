@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from plumbline.changes import latest, settings, told
 from plumbline.config import MAXIMISE, ConfigError
-from plumbline.exits import DONE, MISTAKE
+from plumbline.exits import DONE, MISTAKE, outlast_the_reader
 from plumbline.record import lock, read_json, read_run, write_json
 from plumbline.report import finite, number
 
@@ -222,4 +222,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    outlast_the_reader()
     sys.exit(main())

@@ -233,6 +233,12 @@ def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str], judge
         except ConfigError:
             raise
         except Exception as error:
+            if device.out_of_memory(error):
+                said = " ".join(str(error).split())[:200]
+                raise ConfigError(
+                    f"batch_size={cfg.batch_size}: memory is full ({said or 'no more can be had'}); say a smaller batch_size "
+                    "(accumulate=2 makes one update of two), batch_size=auto, precision=bf16, or device=cpu, which has more"
+                ) from error
             if not (where := place(error)) or str(Path(__file__).parent) in where:
                 raise
             if directory.is_dir():

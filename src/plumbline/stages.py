@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.config import ConfigError
-from plumbline.exits import CHECK_FAILED, DONE, MISTAKE
+from plumbline.exits import CHECK_FAILED, DONE, MISTAKE, outlast_the_reader
 
 BETWEEN = "/"  # a word of its own between the stages
 
@@ -107,4 +107,5 @@ def beats(now: dict[str, Any], before: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
+    outlast_the_reader()
     sys.exit(main())

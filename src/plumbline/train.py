@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from plumbline import config, mistakes
 from plumbline.environment import SNAPSHOT
-from plumbline.exits import BY_HAND, DONE, MISTAKE, TO_BE_CONTINUED
+from plumbline.exits import BY_HAND, DONE, MISTAKE, TO_BE_CONTINUED, outlast_the_reader
 
 _HERE = Path(__file__).resolve()
 CONF = next(folder for folder in (_HERE.parents[2] / "conf", _HERE.parent / "conf") if folder.is_dir())  # clone, wheel
@@ -202,4 +202,5 @@ def code_folders(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    outlast_the_reader()
     sys.exit(main())

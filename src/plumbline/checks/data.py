@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -114,15 +116,19 @@ def enlarged(view: View, *, factor: int, share: float) -> Finding | None:
 
 
 def size(view: View, *, ratio: float, each: int) -> Finding:
-    """Parameters against samples, and samples of each class: advice only."""
+    """Parameters against samples (pixels, where each has a target of its own), and samples of each class: advice only."""
     samples = len(view.data.train)
-    evidence = {"parameters": view.parameters, "samples": samples, "ratio": view.parameters / samples}
+    labelled = samples * math.prod(view.spec.masks[1:])  # (masks, H, W): the masks of a pixel say one thing of it
+    evidence = {"parameters": view.parameters, "samples": samples, "ratio": view.parameters / labelled}
     said = [f"{view.parameters:,} parameters for {samples:,} samples"]
+    if view.spec.masks:
+        evidence["pixels"] = labelled
+        said.append(f"{labelled:,} pixels with a target each")
     if view.classes:
         counts = torch.bincount(view.data.train.targets.cpu(), minlength=view.spec.outputs)
         evidence |= {"smallest_class": int(counts.min()), "median_class": int(counts.median())}
         said.append(f"a class has {int(counts.median()):,} of them")
-    few = view.parameters > ratio * samples or (view.classes and counts.median() < each)
+    few = view.parameters > ratio * labelled or (view.classes and counts.median() < each)
     advice = ("compare with the linear baseline; regularise, augment, or start from pretrained weights",) if few else ()
     return Finding(
         "info" if few else "ok", "; ".join(said), evidence, advice=advice, source="S0: more weights than samples"

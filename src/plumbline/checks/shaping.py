@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from plumbline.checks.bench import Bench
+from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
 from plumbline.loop import Diverged, Training, seed_all
+from plumbline.regularisers import ElasticNet
 
 
 def destroys(bench: Bench, *, samples: int, neighbours: int, share: float) -> Finding | None:
@@ -113,6 +114,7 @@ def ratio(bench: Bench, *, most: float) -> Finding | None:
             seed_all(bench.cfg.seed, copy.training.generator)
         with torch.enable_grad(), copy.buffers_kept():
             copy.training.forward(x.clone(), y.clone())
+            listed = by_layer(copy, x)
     except Diverged:
         return None
     penalty, decay, pull = float(torch.as_tensor(copy.training.penalty).detach()), 0.0, 0.0
@@ -129,8 +131,14 @@ def ratio(bench: Bench, *, most: float) -> Finding | None:
         return None
     found = (abs(penalty) + decay) / max(abs(loss), 1e-12)
     evidence = {"data_loss": loss, "penalty": penalty, "weight_decay": decay, "ratio": found, "pull": pull}
+    evidence |= {"by_layer": listed, "times": most / max(found, pull)}
     if found <= most and pull <= most:
-        return Finding("ok", f"the penalties are {max(found, pull):.2g} of the loss of the data", evidence)
+        said = f"the penalties are {max(found, pull):.2g} of the loss of the data"
+        said += f"; they may be {evidence['times']:.2g} times as strong, no more"
+        if listed:
+            most_of = max(listed, key=lambda place: listed[place])
+            said += f"; most is of {most_of} ({listed[most_of]:.2g})"
+        return Finding("ok", said, evidence)
     if pull > most:
         said = f"the weight decay pulls each weight {pull:.2g} times as far as a step moves it"
         least = (
@@ -151,6 +159,19 @@ def ratio(bench: Bench, *, most: float) -> Finding | None:
         advice=(least, "none, until the network can fit"),
         source="S1: choose the strength so that the penalty stays below the loss",
     )
+
+
+def by_layer(copy: Copy, x: Tensor) -> dict[str, float]:
+    """What kernels, biases and activities add to the loss, `<layer>.<kernel|bias|activity>` by itself."""
+    listing = [r for r in copy.training.regularisers if isinstance(r, ElasticNet)]
+    if listing:
+        copy.model(x.clone())  # the taps of the activities hear it
+    found: dict[str, float] = {}
+    for regulariser in listing:
+        for layer, parts in regulariser.by_layer(copy.model).items():
+            for part, term in parts.items():
+                found[f"{layer}.{part}"] = found.get(f"{layer}.{part}", 0.0) + term
+    return found
 
 
 def decoupled(optimiser: torch.optim.Optimizer, group: dict) -> bool:

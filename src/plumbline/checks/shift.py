@@ -22,7 +22,7 @@ def shift(view: View, *, apart: float, times: float, auc: float, sigmas: float) 
     Its area under the curve is .5 where they are of one kind (Lopez-Paz and Oquab 2017, classifier two-sample tests).
     """
     train, val = view.standard
-    if min(len(train), len(val)) < 10:
+    if min(len(train), len(val)) < 10 or not (train.std() or val.std()):  # all constant: another check's
         return None
     common = {
         "advice": (

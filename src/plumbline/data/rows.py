@@ -16,6 +16,7 @@ from plumbline.config import ConfigError
 
 Kind = Literal["number", "text", "word", "part"]  # text may be empty, a word may not, a part is train, val or test
 SHOWN = 10  # bad rows in a message
+LARGEST = 1e38  # of single precision, which is what networks compute in
 
 
 @dataclass
@@ -117,7 +118,9 @@ def _parse(cell: str, kind: Kind) -> tuple[float | str, str]:
         return cell, f"is {cell!r}, not a number"
     if "_" in cell:
         return cell, f"is {cell!r}, not a number"  # Python would read 1_000
-    return number, "" if math.isfinite(number) else f"is {cell}, not a finite number"
+    if not math.isfinite(number):
+        return cell, f"is {cell}, not a finite number"
+    return number, "" if abs(number) <= LARGEST else f"is {cell}, beyond what single precision holds (1e38)"
 
 
 def _check_columns(path: Path, faults: dict[str, list[tuple[int, str]]], kinds: dict[str, Kind], total: int) -> None:

@@ -73,6 +73,22 @@ class ElasticNet(Regulariser):
             terms.append(_Norms.apply(*self.activity, *outputs) / len(outputs[0]))
         return torch.stack(terms).sum() if terms else None
 
+    @torch.no_grad()
+    def by_layer(self, model: nn.Module) -> dict[str, dict[str, float]]:
+        """What each layer adds by its kernel, its bias and its activity, the last training pass's, which is kept."""
+        found: dict[str, dict[str, float]] = {}
+        for part, strengths, names in (("kernel", self.kernel, self.kernels), ("bias", self.bias, self.biases)):
+            for module, tensor in names:
+                term = float(_Norms.apply(*strengths, getattr(model.get_submodule(module), tensor)))
+                layer = found.setdefault(module, {})
+                layer[part] = layer.get(part, 0.0) + term  # a recurrent layer has several of each
+        for name in self.tapped:
+            for tap in _taps(model, [name], self.key):
+                if tap.outputs:
+                    term = float(_Norms.apply(*self.activity, *tap.outputs)) / len(tap.outputs[0])
+                    found.setdefault(name, {})["activity"] = term
+        return found
+
 
 class L1(ElasticNet):
     """Absolute values: makes weights sparse (Tibshirani 1996)."""

@@ -17,6 +17,9 @@ WORDS = {"study": "", "outputs": "outputs"}
 
 
 def main() -> int:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return exits.DONE
     words = [word for word in sys.argv[1:] if word not in ("--watch", "--report")]
     try:
         options = read(words, WORDS)
@@ -51,4 +54,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    exits.outlast_the_reader()
     sys.exit(main())

@@ -35,6 +35,9 @@ WORDS = {"study": "", "outputs": "outputs", "workers": "1", "until": ""}
 
 
 def main() -> int:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(f"{__doc__}\n{' '.join(f'{key}={value}' for key, value in WORDS.items())}")
+        return exits.DONE
     folder = Path()  # until it is known which
     try:
         options = read(sys.argv[1:])
@@ -281,6 +284,7 @@ class Worker:
 
 
 if __name__ == "__main__":
+    exits.outlast_the_reader()
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -28,9 +28,10 @@ def main() -> int:
     from plumbline.train import CONF
 
     words = sys.argv[1:]
-    if not any(word.startswith("cluster=") for word in words) or {"-h", "--help"} & set(words):
+    asked = bool({"-h", "--help"} & set(words))
+    if asked or not any(word.startswith("cluster=") for word in words):
         print(__doc__)
-        return exits.MISTAKE
+        return exits.DONE if asked else exits.MISTAKE
     config.register()
     chosen = [] if any(word.startswith("resources=") for word in words) else ["resources=one_gpu"]
     try:
@@ -148,4 +149,5 @@ def clock() -> Line:
 
 
 if __name__ == "__main__":
+    exits.outlast_the_reader()
     sys.exit(main())
