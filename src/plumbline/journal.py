@@ -52,9 +52,9 @@ class Entry:
 
     @property
     def values(self) -> list[float]:
-        """The objective of each seed that has one."""
-        runs = [self.run, *self.replicates]
-        found = [(run.get("best") or {}).get(run.get("objective")) for run in runs]
+        """The objective of each seed that has one; of a seed twice, the latest."""
+        runs = {run["seed"]: run for run in (self.run, *self.replicates)}
+        found = [(run.get("best") or {}).get(run.get("objective")) for run in runs.values()]
         return [value for value in found if finite(value)]
 
     @property
