@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from plumbline import compare, journal
+from plumbline import arms, compare, journal
 from plumbline.config import ConfigError
 from plumbline.report import read
 
@@ -67,9 +67,9 @@ def folder(
     return path
 
 
-def apart(one: list[Path], other: list[Path], metric: str = "val/accuracy") -> compare.Difference | None:
-    before, after = (compare.Arm(tuple(map(read, side)), {}) for side in (one, other))
-    return compare.difference(before, after, metric, "minimise" if metric == "val/loss" else "maximise", 200)
+def apart(one: list[Path], other: list[Path], metric: str = "val/accuracy") -> arms.Difference | None:
+    before, after = (arms.Arm(tuple(map(read, side)), {}) for side in (one, other))
+    return arms.difference(before, after, metric, "minimise" if metric == "val/loss" else "maximise", 200)
 
 
 def test_an_interval_of_the_difference_is_of_the_samples_on_which_two_runs_differ(tmp_path: Path) -> None:
@@ -91,14 +91,14 @@ def test_the_interval_holds_the_truth_of_equal_networks_as_often_as_it_says(tmp_
     """Two equal methods: each sample is hard to a degree, each seed has a skill, and who errs where is drawn."""
     draws, held = np.random.default_rng(0), 0
     runs = [[folder(tmp_path / f"{side}{seed}", np.ones(300, bool), seed) for seed in range(seeds)] for side in "ab"]
-    arms = [compare.Arm(tuple(map(read, side)), {}) for side in runs]
+    both = [arms.Arm(tuple(map(read, side)), {}) for side in runs]
     for _ in range(300):
         hardness = draws.uniform(0.5, 1, 300)
-        for run in (run for arm in arms for run in arm.runs):
+        for run in (run for arm in both for run in arm.runs):
             right = draws.random(300) < hardness + draws.normal(0, 0.03)
             run.run["best"]["val/accuracy"] = right.mean()
             run.predictions["outputs"] = one_hot(right)
-        found = compare.difference(*arms, "val/accuracy", "maximise", 200)
+        found = arms.difference(*both, "val/accuracy", "maximise", 200)
         held += abs(found.ahead) <= found.half
     low, high = (285, 300) if seeds > 1 else (220, 270)  # of one seed each it does not know what seeds do, and says so
     assert low <= held <= high
@@ -108,17 +108,17 @@ def test_seeds_are_paired_where_they_are_shared_and_welch_where_they_are_not() -
     from scipy import stats
 
     before, after = {0: 0.90, 1: 0.92, 2: 0.95}, {0: 0.91, 1: 0.94, 2: 0.96}
-    ahead, half = compare.over_seeds(before, after)
+    ahead, half = arms.over_seeds(before, after)
     expected = stats.ttest_rel(list(after.values()), list(before.values())).confidence_interval()
     assert (ahead - half, ahead + half) == pytest.approx((expected.low, expected.high))
     others = {seed + 10: value for seed, value in after.items()}
-    ahead, half = compare.over_seeds(before, others)
+    ahead, half = arms.over_seeds(before, others)
     expected = stats.ttest_ind(list(after.values()), list(before.values()), equal_var=False).confidence_interval()
     assert (ahead - half, ahead + half) == pytest.approx((expected.low, expected.high))
-    assert compare.over_seeds(before, others, choices=5)[1] > half  # five comparisons at once
-    assert compare.over_seeds({0: 0.9}, {0: 0.8}) == pytest.approx((-0.1, 0.0))
+    assert arms.over_seeds(before, others, choices=5)[1] > half  # five comparisons at once
+    assert arms.over_seeds({0: 0.9}, {0: 0.8}) == pytest.approx((-0.1, 0.0))
     values = list(before.values())
-    ahead, half = compare.over_seeds(before, {5: 0.8})  # one seed scatters as those of the other side do
+    ahead, half = arms.over_seeds(before, {5: 0.8})  # one seed scatters as those of the other side do
     wide = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) * (1 / 3 + 1) ** 0.5
     assert (ahead, half) == pytest.approx((0.8 - np.mean(values), wide))
 

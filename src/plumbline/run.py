@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from plumbline import device, exits, tasks
 from plumbline.accompany import accompany
+from plumbline.arms import outcome
 from plumbline.assemble import assemble, mistakes_in, rehearse
 from plumbline.batch_size import AUTO, sized
 from plumbline.changes import since
@@ -23,7 +24,6 @@ from plumbline.checks.core import CheckFailed, Checks
 from plumbline.checks.curve import Curve
 from plumbline.checks.result import Result
 from plumbline.checks.view import View, seen
-from plumbline.compare import outcome
 from plumbline.config import ConfigError, build, check_config
 from plumbline.console import Console
 from plumbline.contract import place

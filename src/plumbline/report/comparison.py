@@ -15,7 +15,7 @@ from plumbline.report.page import inline, replaced, svg, template
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from plumbline.compare import Arm
+    from plumbline.arms import Arm
 
 ARMS = (
     "#0072b2",
