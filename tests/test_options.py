@@ -154,7 +154,9 @@ def two_classes() -> Data:
     """The same images in two classes."""
     plain = images()
     split = Split(plain.train.x, plain.train.y.clamp(max=1), plain.train.ids)
-    return Data(replace(plain.spec, outputs=2, classes=("a", "b")), lambda: Splits(split, split, lambda: split, lambda: ""))
+    return Data(
+        replace(plain.spec, outputs=2, classes=("a", "b")), lambda: Splits(split, split, lambda: split, lambda: "")
+    )
 
 
 SUBJECTS = {"unet": masks, "siamese": halves, "embedding_mlp": categories}

@@ -72,11 +72,14 @@ def tanh_square(spec: Spec) -> Loss:
     """
     _fit("tanh_square", spec)
     if spec.outputs != 2:
-        raise ConfigError(f"loss=tanh_square: needs two classes, and these data have {spec.outputs}; try loss=cross_entropy")
+        raise ConfigError(
+            f"loss=tanh_square: needs two classes, and these data have {spec.outputs}; try loss=cross_entropy"
+        )
 
     def loss(logits: Tensor, y: Tensor, reduction: Reduction) -> Tensor:
-        (a, b), (first, second) = logits.unbind(1), one_hot(y, 2, logits.dtype).unbind(1)
-        losses = (torch.tanh((b - a) / math.sqrt(2)) - (second - first)).square() / 2
+        a, b = logits.unbind(1)
+        signs = y[:, 1] - y[:, 0] if y.is_floating_point() else 2 * y - 1
+        losses = (torch.tanh((b - a) / math.sqrt(2)) - signs).square() / 2
         return losses.mean() if reduction == "mean" else losses
 
     return Loss("tanh_square", spec, loss, 0.5)
