@@ -206,6 +206,12 @@ def test_a_plateau_on_the_way_is_named_from_where_to_where() -> None:
     assert "falls again" in said.message
 
 
+def test_a_plateau_is_named_though_the_curve_stands_longer_where_it_is_done() -> None:
+    values = np.concatenate([falling(10, end=1.5, speed=20), np.full(30, 1.5), np.full(50, 0.01)])
+    said = found(of(values, values))["plateau"]
+    assert 30 <= said.evidence["to"] <= 40
+
+
 def test_an_early_best_and_a_late_best_are_told() -> None:
     late = found(of(falling(20, speed=2), falling(20, speed=2)))
     assert "improving" in late and "early_best" not in late

@@ -56,8 +56,8 @@ def test_every_drawn_option_changes_every_weight_and_no_norm(name):
     }
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_every_drawn_option_starts_biases_at_zero_and_the_head_small(name):
+@pytest.mark.parametrize("name", [name for name in DRAWN if name != "uniform"])
+def test_every_drawn_option_but_uniform_starts_biases_at_zero_and_the_head_small(name):
     model = network()
     option(name)(model, None)
     assert [path for path, value in model.named_parameters() if path.endswith("bias") and value.any()] == []
@@ -149,6 +149,18 @@ def test_truncated_weights_lie_within_two_std_and_reach_for_it(seed):
     weight = model.hidden[0].linear.weight
     assert 0.099 < weight.abs().max() <= 0.1
     assert weight.std().item() == pytest.approx(0.05 * 0.8796, rel=0.02)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_uniform_weights_fill_their_width_in_every_layer_and_hidden_biases_are_one_number(seed):
+    model = network(seed)
+    option("uniform")(model, None)
+    for layer in (model.hidden[0].linear, model.head):
+        weight = layer.weight.detach()
+        assert 0.49 < weight.abs().max() <= 0.5
+        assert weight.std().item() == pytest.approx(12**-0.5, rel=0.05)
+    assert [model.hidden[k].linear.bias.unique().tolist() for k in (0, 1)] == [[pytest.approx(0.1)]] * 2
+    assert not model.head.bias.any()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -306,6 +318,7 @@ def test_the_final_bias_is_kept_or_not_as_asked(final_bias, kept):
         ("final_bias=prior: the last layer, head, has 10 outputs", "he", torch.ones(3) / 3, {"final_bias": "prior"}),
         ("head_std=-1: must not be negative", "own", None, {"head_std": -1}),
         ("std=0: must be above 0", "truncated_normal", None, {"std": 0}),
+        ("bound=0: must be above 0", "uniform", None, {"bound": 0, "bias": 0.1}),
         ("gain=-1: must be above 0", "orthogonal", None, {"gain": -1}),
     ],
 )

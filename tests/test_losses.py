@@ -1,5 +1,6 @@
 """Losses: what they equal, where they start, and what they refuse."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from plumbline.data.core import Spec
 
 CONF = Path(__file__).parents[1] / "conf"
 CLASSES = Spec("classification", (8,), 5)
+TWO = Spec("classification", (8,), 2)
 NUMBERS = Spec("regression", (8,), 3)
 MASKS = Spec("segmentation", (1, 2, 3), 12, masks=(2, 2, 3))
 OPTIONS = sorted(path.stem for path in (CONF / "loss").glob("[!_]*.yaml"))
@@ -34,24 +36,28 @@ def draw(seed, spec=CLASSES, samples=16):
     return logits, torch.randint(0, spec.outputs, (samples,), generator=generator)
 
 
-def soft(y):
-    return F.one_hot(y, CLASSES.outputs).float()
+def soft(y, classes=CLASSES.outputs):
+    return F.one_hot(y, classes).float()
+
+
+def suits(name):
+    """Data that a loss is made for."""
+    return {"dice": MASKS, "tanh_square": TWO}.get(name, CLASSES if "cross_entropy" in name else NUMBERS)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_has_exactly_the_keys_of_its_function(name):
     node = option(name)
     check_node("loss", node, ["plumbline"])
-    spec = MASKS if name == "dice" else CLASSES if "cross_entropy" in name else NUMBERS
-    assert build(node)(spec)(*draw(0, spec)).shape == ()
+    assert build(node)(suits(name))(*draw(0, suits(name))).shape == ()
 
 
 NAMES = {
-    "classification": [name for name in OPTIONS if name != "dice"],
-    "regression": [name for name in OPTIONS if name != "dice" and "cross_entropy" not in name],
-    "segmentation": [name for name in OPTIONS if name != "cross_entropy"],
+    "classification": [name for name in OPTIONS if suits(name) not in (MASKS, TWO)],
+    "regression": [name for name in OPTIONS if suits(name) is NUMBERS],
+    "segmentation": [name for name in OPTIONS if name not in ("cross_entropy", "tanh_square")],
 }
-FITTING = [(name, spec) for spec in (CLASSES, NUMBERS, MASKS) for name in NAMES[spec.task]]
+FITTING = [("tanh_square", TWO), *((name, spec) for spec in (CLASSES, NUMBERS, MASKS) for name in NAMES[spec.task])]
 
 
 @pytest.mark.parametrize(("name", "spec"), FITTING)
@@ -67,10 +73,39 @@ def test_the_mean_of_the_samples_losses_is_the_loss(name, spec):
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name not in ("task", "dice")])
 def test_integer_classes_cost_what_their_one_hot_vectors_cost(name):
-    loss = build(option(name))(CLASSES)
+    spec = TWO if name == "tanh_square" else CLASSES
+    loss = build(option(name))(spec)
     for seed in range(3):
-        logits, y = draw(seed)
-        torch.testing.assert_close(loss(logits, y), loss(logits, soft(y)), rtol=1e-6, atol=1e-6)
+        logits, y = draw(seed, spec)
+        torch.testing.assert_close(loss(logits, y), loss(logits, soft(y, spec.outputs)), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_tanh_square_two_outputs_learn_to_the_bit_of_rounding_what_one_output_learns(seed):
+    torch.manual_seed(seed)
+    x, y = torch.randn(40, 3), torch.randint(2, (40,))
+    hidden, pair, one = torch.nn.Linear(3, 4), torch.nn.Linear(4, 2), torch.nn.Linear(4, 1)
+    other = copy.deepcopy(hidden)
+    with torch.no_grad():
+        one.weight.copy_((pair.weight[1:] - pair.weight[:1]) / 2**0.5)
+        one.bias.copy_((pair.bias[1:] - pair.bias[:1]) / 2**0.5)
+    loss, networks = losses.tanh_square(TWO), (torch.nn.Sequential(hidden, torch.nn.Tanh(), pair),
+                                               torch.nn.Sequential(other, torch.nn.Tanh(), one, torch.nn.Tanh()))  # fmt: skip
+    steps = [torch.optim.SGD(network.parameters(), lr=0.3) for network in networks]
+    for _ in range(100):
+        found = loss(networks[0](x), y), ((networks[1](x)[:, 0] - (2 * y - 1)) ** 2).mean() / 2
+        for step, value in zip(steps, found, strict=True):
+            step.zero_grad()
+            value.backward()
+            step.step()
+    assert found[0].item() == pytest.approx(found[1].item(), rel=1e-4)
+    assert found[0].item() < 0.45  # and it has learned something
+    torch.testing.assert_close(hidden.weight, other.weight, rtol=1e-3, atol=1e-4)
+
+
+def test_tanh_square_refuses_more_than_two_classes():
+    with pytest.raises(ConfigError, match="loss=tanh_square: needs two classes, and these data have 5; try loss=cross"):
+        losses.tanh_square(CLASSES)
 
 
 def test_the_dice_loss_is_what_masks_do_not_share_and_nothing_where_all_is_right():
@@ -102,6 +137,8 @@ def test_a_network_that_knows_nothing_pays_the_expected_first_loss():
         loss = make(CLASSES)
         assert loss.expected_first == number
         assert loss(blank, y).item() == pytest.approx(number, abs=1e-5)
+    loss = losses.tanh_square(TWO)
+    assert loss(torch.zeros(16, 2), draw(0, TWO)[1]).item() == loss.expected_first == 0.5
     y = torch.randn(1000, 3)
     y = (y - y.mean(0)) / y.std(0, unbiased=False)
     assert losses.mse(NUMBERS).expected_first == 1.0
@@ -115,7 +152,7 @@ def test_the_task_chooses_its_loss():
     assert losses.task(NUMBERS).name == "mse"
 
 
-@pytest.mark.parametrize("make", [losses.cross_entropy, losses.binary_cross_entropy])
+@pytest.mark.parametrize("make", [losses.cross_entropy, losses.binary_cross_entropy, losses.tanh_square])
 def test_a_loss_of_classes_refuses_a_regression_and_says_what_fits(make):
     with pytest.raises(ConfigError, match=f"loss={make.__name__}: does not fit regression; accepted: mse, l1, huber"):
         make(NUMBERS)

@@ -104,7 +104,7 @@ CHANGES: dict[str, Any] = {
     "schedule/plateau/factor": Given(0.5, FALL), "schedule/plateau/floor": Given(0.5, FALL),
     "schedule/plateau/patience": Given(1, FALL), "schedule/plateau/threshold": Given(0.1, {"schedule.patience": 0}),
     "init/*/head_std": 0.5, "init/*/final_bias": "keep", "init/own/final_bias": "zero", "init/orthogonal/gain": 2.0,
-    "init/truncated_normal/std": 0.2,
+    "init/truncated_normal/std": 0.2, "init/uniform/bound": 0.2, "init/uniform/bias": 0.0,
     "regulariser/*/strength": 0.5, "regulariser/*/alpha": 3.0, "regulariser/*/rate": 0.5, "regulariser/*/layers": ["head"],
     "regulariser/dropblock/block_size": 2, "regulariser/dropblock/layers": ["all"],
     "regulariser/input_noise/std": 0.5, "regulariser/label_smoothing/smoothing": 0.3,
@@ -152,11 +152,22 @@ def categories() -> Data:
     return Data(spec, lambda: Splits(split, split, lambda: split, lambda: ""))
 
 
+def two_classes() -> Data:
+    """The same images in two classes."""
+    plain = images()
+    split = Split(plain.train.x, plain.train.y.clamp(max=1), plain.train.ids)
+    return Data(
+        replace(plain.spec, outputs=2, classes=("a", "b")), lambda: Splits(split, split, lambda: split, lambda: "")
+    )
+
+
 SUBJECTS = {"unet": masks, "siamese": halves, "embedding_mlp": categories}
 
 
 def subject(cfg: DictConfig) -> Data:
     """What an option is tried on."""
+    if cfg.loss._target_.endswith("tanh_square"):
+        return two_classes()
     return SUBJECTS.get(cfg.model._target_.split(".")[-2], images)()
 
 

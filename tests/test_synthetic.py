@@ -26,6 +26,18 @@ def raw(data: Data) -> tuple[np.ndarray, np.ndarray]:
     return x, np.concatenate([part.y for part in parts])
 
 
+def with_and_without(noise: float, *words: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(points, labels) of a playground without noise, then with it, of the samples that neither split seals."""
+    found = []
+    for much in (0, noise):
+        data = drawn("data=playground", "data.normalise=false", f"data.noise={much}", *words)
+        ids = np.concatenate([data.train.ids, data.val.ids])
+        found.append({name: row for name, *row in zip(ids, *raw(data), strict=True)})
+    both = sorted(found[0].keys() & found[1].keys())
+    points, labels = (tuple(np.array([rows[name][part] for name in both]) for rows in found) for part in (0, 1))
+    return points[0], labels[0], points[1], labels[1]
+
+
 def linear(data: Data) -> float:
     """How well a logistic regression does on validation."""
     from sklearn.linear_model import LogisticRegression
@@ -37,10 +49,17 @@ def linear(data: Data) -> float:
 def test_a_figure_has_two_classes_of_equal_size_and_no_noise_unless_asked(figure: str) -> None:
     data = drawn("data=playground", f"data.figure={figure}")
     assert [int((data.train.y == k).sum()) for k in (0, 1)] == [150, 150]
-    quiet, y = raw(data)
-    noisy, same = raw(drawn("data=playground", f"data.figure={figure}", "data.noise=0.5"))
-    assert (y == same).all()
-    assert np.abs(noisy - quiet).mean() > 0.1
+    quiet, y, noisy, labels = with_and_without(0.5, f"data.figure={figure}")
+    same = (bool((quiet == noisy).all()), bool((y == labels).all()))
+    assert same == ((True, False) if figure in ("circle", "xor") else (False, True))
+
+
+@pytest.mark.parametrize("draw", range(3))
+def test_noise_of_a_circle_mislabels_what_is_near_its_edge_and_nothing_else(draw: int) -> None:
+    points, y, _, noisy = with_and_without(0.15, f"data.draw={draw}")
+    radius, wrong = np.hypot(*points.T), y != noisy
+    assert 0.02 < wrong.mean() < 0.12
+    assert (np.abs(radius[wrong] - 2.5) < 0.75 * 2**0.5).all()
 
 
 @pytest.mark.parametrize("draw", [0, 1])

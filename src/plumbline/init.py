@@ -1,8 +1,8 @@
 """Where the weights start.
 
-Each function sets, in place, the weights of every Linear, Conv and ConvTranspose, and their biases to zero. It leaves
-alone what was made on purpose: modules that carry `pretrained = True`, weights that the constructor left at exactly
-zero (a residual branch that starts as the identity), norms and embeddings.
+Each function sets, in place, the weights of every Linear, Conv and ConvTranspose, and their biases to zero (uniform: to
+another number). It leaves alone what was made on purpose: modules that carry `pretrained = True`, weights that the
+constructor left at exactly zero (a residual branch that starts as the identity), norms and embeddings.
 
 The final layer is the last Linear, Conv or ConvTranspose in the order in which the modules were made.
 """
@@ -56,6 +56,14 @@ def truncated_normal(model: nn.Module, prior: Tensor | None, *, std: float, **fi
     _finish(model, prior, **final)
 
 
+def uniform(model: nn.Module, prior: Tensor | None, *, bound: float, bias: float, **final: Unpack[Final]) -> None:
+    """Weights uniform within ±bound in every layer, and one bias but for the last (Smilkov et al. 2017: 0.5 and 0.1)."""
+    if bound <= 0:
+        raise ConfigError(f"init.bound={bound}: must be above 0, or all units of a layer are one unit")
+    _fill(model, lambda layer, weight: weight.uniform_(-bound, bound), bias)
+    _finish(model, prior, **final)
+
+
 def orthogonal(model: nn.Module, prior: Tensor | None, *, gain: float, **final: Unpack[Final]) -> None:
     """Orthonormal columns (or rows, if there are fewer) times the gain (Saxe et al. 2014): for deep tanh networks."""
     if gain <= 0:
@@ -80,7 +88,7 @@ def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 @torch.no_grad()
-def _fill(model: nn.Module, draw: Callable[[nn.Module, Tensor], Tensor]) -> None:
+def _fill(model: nn.Module, draw: Callable[[nn.Module, Tensor], Tensor], bias: float = 0.0) -> None:
     """Draw the weights of every layer that is free to be drawn; the bias of the last layer is left to `_finish`."""
     found = layers(model)
     for path, layer in found:
@@ -88,7 +96,7 @@ def _fill(model: nn.Module, draw: Callable[[nn.Module, Tensor], Tensor]) -> None
             continue
         _set_weight(path, layer, lambda weight, layer=layer: draw(layer, weight))
         if layer.bias is not None and layer is not found[-1][1]:
-            layer.bias.zero_()
+            layer.bias.fill_(bias)
 
 
 @torch.no_grad()

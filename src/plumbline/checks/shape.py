@@ -28,15 +28,16 @@ def underfit(curve: Curve, *, share: float, gap: float) -> Finding | None:
 
 
 def plateau(curve: Curve, *, share: float, stretch: float, left: float) -> Finding | None:
-    """The longest stretch over which the training loss all but stood still, above where it could be."""
+    """The longest stretch over which the training loss all but stood still, above where it could be: not where it is done."""
     at, values = curve.finite(curve.main)
     if not curve.ended or len(values) < 8 or values.min() < 0 or not curve.reference:
         return None
     fall = max(curve.reference, values[0]) - values.min()
-    runs = [(flat_from(values, begin, share * fall), begin) for begin in range(len(values) - 1)]
-    length, begin = max(runs, key=lambda run: run[0])
+    above = np.flatnonzero(values[:-1] >= left * curve.reference)
+    runs = [(flat_from(values, begin, share * fall), begin) for begin in above]
+    length, begin = max(runs, key=lambda run: run[0], default=(0, 0))
     end = begin + length
-    if length < stretch * len(values) or level(values[: end + 1]) < left * curve.reference or fall <= 0:
+    if length < max(stretch * len(values), 1) or fall <= 0:
         return None
     slope = (values[end] - values[begin]) / max(at[end] - at[begin], 1e-12)
     stands = end == len(values) - 1

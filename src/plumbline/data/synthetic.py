@@ -15,6 +15,7 @@ from plumbline.data.select import TableOptions, choosing, selected
 from plumbline.data.splits import DataOptions, check_options
 
 Figure = Literal["circle", "xor", "gauss", "spiral"]
+Labelled = tuple[np.ndarray, np.ndarray]  # points (N, 2) and their labels (N,)
 
 FEATURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "x": lambda x, y: x,
@@ -30,9 +31,10 @@ FEATURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 def playground(
     *, figure: Figure, samples: int, noise: float, features: list[str], draw: int, **options: Unpack[DataOptions]
 ) -> Data:
-    """Points of a plane, about 10 wide, in two classes of equal size (Smilkov et al. 2017, the TensorFlow Playground).
+    """Points of a plane, about 10 wide, in two classes of about equal size (Smilkov et al. 2017, the TensorFlow Playground).
 
-    noise, 0 to 1: as there, it moves the points that are labelled, or widens the clouds of gauss.
+    noise, 0 to 1, as there: a point of circle and xor has the label of one up to 5 noise away; the arms of spiral get thicker,
+    and the clouds of gauss wider.
     """
     _check(options, samples, draw)
     require("data.noise", noise, 0 <= noise <= 1, "in [0, 1]")
@@ -49,8 +51,7 @@ def playground(
 
     def load() -> Arrays:
         generator = np.random.default_rng(draw)
-        label = np.arange(samples) % 2
-        points = _figures[figure](generator, label, noise)  # (samples, 2)
+        points, label = _figures[figure](generator, np.arange(samples) % 2, noise)  # (samples, 2), (samples,)
         return Arrays(np.stack([FEATURES[name](*points.T) for name in features], 1), label)
 
     spec = Spec("classification", (len(features),), 2, ("outside", "inside") if figure == "circle" else ("a", "b"),
@@ -58,33 +59,35 @@ def playground(
     return in_memory(spec, load, **options)
 
 
-def _circle(generator: np.random.Generator, label: np.ndarray, noise: float) -> np.ndarray:
+def _circle(generator: np.random.Generator, label: np.ndarray, noise: float) -> Labelled:
     radius = np.where(label == 1, generator.uniform(0, 2.5, len(label)), generator.uniform(3.5, 5, len(label)))
     angle = generator.uniform(0, 2 * np.pi, len(label))
     points = radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
-    return points + noise * generator.uniform(-5, 5, points.shape)
+    seen = points + noise * generator.uniform(-5, 5, points.shape)
+    return points, (np.hypot(*seen.T) < 2.5).astype(int)
 
 
-def _xor(generator: np.random.Generator, label: np.ndarray, noise: float) -> np.ndarray:
+def _xor(generator: np.random.Generator, label: np.ndarray, noise: float) -> Labelled:
     size = generator.uniform(0.3, 5.3, (len(label), 2))  # a gap of 0.6 along the axes
     first = generator.choice([-1, 1], len(label))
     points = size * np.stack([first, first * np.where(label == 1, 1, -1)], 1)
-    return points + noise * generator.uniform(-5, 5, points.shape)
+    seen = points + noise * generator.uniform(-5, 5, points.shape)
+    return points, (seen.prod(1) >= 0).astype(int)
 
 
-def _gauss(generator: np.random.Generator, label: np.ndarray, noise: float) -> np.ndarray:
+def _gauss(generator: np.random.Generator, label: np.ndarray, noise: float) -> Labelled:
     variance = 0.5 + 7 * noise  # 0.5 to 4 where the Playground's slider ends, at 0.5
-    return np.where(label == 1, 2, -2)[:, None] + np.sqrt(variance) * generator.normal(size=(len(label), 2))
+    return np.where(label == 1, 2, -2)[:, None] + np.sqrt(variance) * generator.normal(size=(len(label), 2)), label
 
 
-def _spiral(generator: np.random.Generator, label: np.ndarray, noise: float) -> np.ndarray:
+def _spiral(generator: np.random.Generator, label: np.ndarray, noise: float) -> Labelled:
     along = (np.arange(len(label)) // 2) / max(len(label) // 2, 1)  # 0 to 1, each arm alike
     angle = 1.75 * 2 * np.pi * along + np.pi * label
     points = 5 * along[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
-    return points + noise * generator.uniform(-1, 1, points.shape)
+    return points + noise * generator.uniform(-1, 1, points.shape), label
 
 
-_figures: dict[str, Callable[[np.random.Generator, np.ndarray, float], np.ndarray]] = {
+_figures: dict[str, Callable[[np.random.Generator, np.ndarray, float], Labelled]] = {
     "circle": _circle, "xor": _xor, "gauss": _gauss, "spiral": _spiral,
 }  # fmt: skip
 
