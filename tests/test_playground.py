@@ -79,7 +79,7 @@ def test_six_units_tell_a_disc_from_its_ring_with_every_seed(activation: str, le
 @pytest.mark.slow
 def test_the_circle_is_learned_without_a_gap_that_matters() -> None:
     found = [ends("experiment=circle", seed) for seed in TEN]
-    assert [round(record["val/accuracy"], 2) for record in found] == [1.0] * 10
+    assert min(record["val/accuracy"] for record in found) > 0.98
     assert median(record["train/loss"] for record in found) == pytest.approx(0.0013, abs=0.0004)
     assert median(record["val/loss"] for record in found) == pytest.approx(0.0043, abs=0.001)
 
@@ -152,6 +152,8 @@ def test_six_sigmoid_layers_stay_where_they_start(seed: int) -> None:
 
 @pytest.mark.slow
 def test_four_of_ten_networks_of_six_relu_layers_learn_anything_and_none_of_sigmoids() -> None:
+    shallow = first_solved("experiment=deep_sigmoid model.activation=relu model.hidden=[4,2]")
+    assert len(shallow) == pytest.approx(9, abs=1)
     for activation, learned in (("relu", 4), ("sigmoid", 0)):
         found = [ends(f"experiment=deep_sigmoid model.activation={activation}", seed) for seed in TEN]
         assert abs(sum(record["val/accuracy"] > 0.95 for record in found) - learned) <= bool(learned)
