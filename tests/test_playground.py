@@ -23,8 +23,8 @@ from plumbline.scoring import Scoring
 TEN = range(10)
 
 
-def epochs(words: str, seed: int) -> Iterator[dict[str, Any]]:
-    """The records of a run, one an epoch; whoever has seen enough stops asking, and the rest is not trained."""
+def epochs(words: str, seed: int, last: bool = False) -> Iterator[dict[str, Any]]:
+    """The records of a run, one an epoch, or the last alone; whoever has seen enough stops asking, and no more is trained."""
     cfg = composed(*words.split(), f"seed={seed}")
     check_config(cfg)
     data = build(cfg.data)()
@@ -32,7 +32,7 @@ def epochs(words: str, seed: int) -> Iterator[dict[str, Any]]:
     scoring = Scoring(data, training, cfg)
     options = {key: cfg[key] for key in ("seed", "epochs", "batch_size", "accumulate", "watch")}
     for record in fit(training, state, data.train, step, schedule, **options):
-        if record:
+        if record and (not last or record["epoch"] == cfg.epochs):  # scoring takes as long as training
             yield record | scoring.epoch(state)
 
 
@@ -43,8 +43,7 @@ def solved(words: str, seed: int) -> int | None:
 
 def ends(words: str, seed: int) -> dict[str, Any]:
     """The last record."""
-    *_, last = epochs(words, seed)
-    return last
+    return next(epochs(words, seed, last=True))
 
 
 def first_solved(words: str) -> list[int]:
