@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,17 @@ def test_the_report_says_what_was_changed_and_what_came_of_it(run) -> None:
     _, other = run(*words, "optimiser.lr=0.01", folder="other")
     page = (other / "report.html").read_text()
     assert f"Since one, optimiser.lr 0.001 → 0.01: {noted(other)['change']['outcome']['said']}." in page
+
+
+def test_an_earlier_run_that_is_damaged_does_not_cost_this_one_its_end(run) -> None:
+    words = ["data=wine", "epochs=1", "report=false"]
+    _, one = run(*words, folder="one")
+    content = noted(one)
+    del content["data"]["features"]
+    (one / "run.json").write_text(json.dumps(content))
+    status, other = run(*words, "optimiser.lr=0.01", folder="other")
+    assert (status, noted(other)["status"], noted(other)["change"]["outcome"]) == (0, "finished", None)
+    assert noted(other)["change"]["why"] == "KeyError: 'features'"
 
 
 def test_a_run_of_an_earlier_version_has_todays_value_of_a_key_that_it_does_not_know(run) -> None:

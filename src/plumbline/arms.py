@@ -136,7 +136,10 @@ def outcome(change: dict[str, Any], directory: Path, metric: str, direction: str
         return change | {"outcome": None}  # measured by two rulers
     if not before.runs[0].run or not finite(before.runs[0].best.get(metric)):
         return change | {"outcome": None}  # taken away meanwhile
-    found = difference(before, after, metric, direction, resamples)
+    try:
+        found = difference(before, after, metric, direction, resamples)
+    except Exception as error:  # of another version, or damaged: an earlier run shall not cost this one its end
+        return change | {"outcome": None, "why": f"{type(error).__name__}: {error}"}
     return change | {"outcome": found and {**vars(found), "verdict": found.verdict, "said": str(found)}}
 
 
