@@ -177,3 +177,8 @@ def first_of_each(rows: Iterable[tuple], name: Callable[[tuple], str] = lambda r
         made.append(pytest.param(*row, marks=[pytest.mark.slow] if name(row) in seen else []))
         seen.add(name(row))
     return made
+
+
+def one_in(number: int, rows: Iterable[tuple]) -> list[Any]:
+    """The rows as parameters, of which all but every `number`-th wait for --slow: many cases of one mechanism."""
+    return [pytest.param(*row, marks=[pytest.mark.slow] * bool(at % number)) for at, row in enumerate(rows)]

@@ -58,7 +58,10 @@ def test_counts_histograms_and_map_are_those_of_the_samples() -> None:
     assert train[:, 0].var() > train[:, 1].var()
 
 
-@pytest.mark.parametrize(("data", "pictures"), [("digits", PICTURES), ("diabetes", {"map", "distributions"})])
+@pytest.mark.parametrize(
+    ("data", "pictures"),
+    [pytest.param("digits", PICTURES, marks=pytest.mark.slow), ("diabetes", {"map", "distributions"})],
+)
 def test_a_run_that_was_audited_shows_its_data(data: str, pictures: set[str], run) -> None:
     _, folder = run(f"data={data}", "epochs=1", "checks=quick")
     assert PICTURES & set(figures(folder)) == pictures

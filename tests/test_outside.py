@@ -172,7 +172,7 @@ def test_a_bug_in_ones_own_code_is_said_with_its_group_and_its_line(
     assert not (lab.parent / "outputs").exists()
 
 
-@pytest.mark.parametrize("case", [BUGS[0], BUGS[5], BUGS[6], BUGS[7]], ids=lambda case: case[2].strip())
+@pytest.mark.parametrize("case", [BUGS[0], BUGS[6]], ids=lambda case: case[2].strip())
 def test_a_process_of_its_own_says_the_same(case, train, lab: Path) -> None:
     file, old, new, group, said = case
     change(lab / f"{file}.py", old, new)

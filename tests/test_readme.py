@@ -33,12 +33,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "command",
-    [
-        command
-        if command == "scripts/train" or "bottleneck" in command
-        else pytest.param(command, marks=pytest.mark.slow)
-        for command in TRAIN
-    ],
+    [command if command == "scripts/train" else pytest.param(command, marks=pytest.mark.slow) for command in TRAIN],
 )
 def test_a_command_of_the_readme_ends_well(command: str, clone: Path) -> None:
     needs_images = "fashion" in command or "weight_decay" in command

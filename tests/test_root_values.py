@@ -207,6 +207,7 @@ def first_of(word: str) -> str:
     return f"{override.key_or_group}={next(override.sweep_string_iterator())}" if override.is_sweep_override() else word
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [file.stem for file in FILES if file.parent.name == "experiment"])
 def test_each_command_of_a_header_can_be_pasted_and_composes(name: str) -> None:
     line = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[2]

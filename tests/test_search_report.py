@@ -246,7 +246,10 @@ HOW = {  # what a command says beside its space and its name
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param(words, id=name, marks=[pytest.mark.slow] * (name == "on a cluster")) for name, words in HOW.items()],
+)
 def test_the_next_search_is_a_line_that_can_be_pasted_and_asks_for_another_space_and_name_alone(
     how: list[str], begun, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, TINY, noted, records, trials
+from conftest import ROOT, TINY, noted, one_in, records, trials
 
 GRID = ["seed=0,1,2", "optimiser.lr=1e-3,1e-2"]
 
@@ -415,7 +415,7 @@ BUILT = [
 ]
 
 
-@pytest.mark.parametrize(("words", "parts"), MISTAKES, ids=lambda value: " ".join(value)[:60])
+@pytest.mark.parametrize(("words", "parts"), one_in(3, MISTAKES), ids=lambda value: " ".join(value)[:60])
 def test_a_mistake_is_one_message_without_torch_and_leaves_nothing(words, parts, tmp_path: Path) -> None:
     program = (
         "import sys, plumbline.train as t; status = t.main(); "

@@ -42,7 +42,7 @@ def made(*words: str) -> Data:
 # --- what is found ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [True, False], ids=["classes", "numbers"])
+@pytest.mark.parametrize("classes", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["classes", "numbers"])
 @pytest.mark.parametrize("way", WAYS)
 def test_five_columns_that_matter_are_found_among_twenty_of_noise(way: str, classes: bool) -> None:
     for seed in range(1 if way == "permutation" else 3):

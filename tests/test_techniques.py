@@ -48,7 +48,9 @@ def bits(state) -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[pytest.mark.slow] * (way in ("sam", "thawing", "layer_rates"))) for way in WAYS]
+)
 def test_a_run_stopped_anywhere_goes_on_to_the_same_bits(way: str, tmp_path: Path) -> None:
     _, whole, epochs = parts(*WAYS[way])
     records = [record for record in epochs if record]

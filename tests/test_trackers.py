@@ -92,6 +92,7 @@ def test_a_study_is_one_group_in_wandb_and_each_trial_a_run(search, tmp_path: Pa
     assert recorded(tmp_path / "outputs/studies/yours/0000")[0][1] == "ours"  # who names a group has it
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_study_with_seeds_have_as_many_names_in_wandb_and_one_group(search, tmp_path: Path) -> None:
     words = ["optimiser.lr=1e-2,1e-3", "search.n_trials=1", "search.seeds=2", "search.confirm=1", "epochs=1"]
     done = search("study=mine", *words, "tracker=[wandb]")
