@@ -219,14 +219,21 @@ def test_the_journal_is_a_tree_of_changes_in_which_seeds_share_a_line(story: Pat
     assert lines[1].endswith("a  ·  0.900 ± 0 (2 seeds)") and "? Does it learn?" in lines[2]
     assert "lr 0.1 → 0.2  ·  1.000  ·  0.1 better, ± 0.059 (one seed each)  ·  the best" in lines[3]
     assert "= yes" in lines[5]
-    assert any(line.startswith("2 questions have no answer yet") for line in lines)
+    assert "questions without an answer: 1; the latest:" in lines  # asked with two seeds, and asked once
+
+
+def test_a_question_is_answered_once_whichever_of_its_runs_is_told(story: Path) -> None:
+    runs = journal.entries(story / "outputs")
+    assert [entry.folder.name for entry in journal.unanswered(runs)] == ["b"]
+    journal.answer(story / "outputs" / "day" / "a", "it does")
+    assert journal.unanswered(journal.entries(story / "outputs")) == []
 
 
 def test_an_answer_stands_in_the_record_and_a_run_that_goes_on_takes_none(story: Path) -> None:
     run = story / "outputs" / "day" / "a"
     assert tell(str(run), "answer=it does <b>", cwd=story).returncode == 0
     assert json.loads((run / "run.json").read_text())["answer"] == "it does <b>"
-    assert "1 questions have no answer" in tell(cwd=story).stdout
+    assert "questions without" not in tell(cwd=story).stdout
     noted(run, status="preempted")
     refused = tell(str(run), "answer=no", cwd=story)
     assert (refused.returncode, "is not over yet" in refused.stderr) == (2, True)

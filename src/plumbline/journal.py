@@ -81,11 +81,11 @@ def entries(outputs: Path) -> list[Entry]:
     return sorted(found, key=lambda entry: str(entry.run.get("started")))
 
 
-def tree(outputs: Path) -> list[Entry]:
-    """The runs that change no other, each with those below it."""
+def tree(runs: list[Entry]) -> list[Entry]:
+    """Of runs, the earliest first, those that change no other, each with those below it."""
     known: dict[str, Entry] = {}
     roots = []
-    for entry in entries(outputs):
+    for entry in runs:
         above = known.get(entry.change.get("run", ""))
         known[str(entry.folder.resolve())] = entry
         if above is None:
@@ -129,16 +129,26 @@ def best_of(roots: list[Entry]) -> Entry | None:
     return max(every, key=lambda entry: sign * mean(entry.values)) if len(every) > 1 else None
 
 
+def unanswered(runs: list[Entry]) -> list[Entry]:
+    """The latest run of each question that no run has answered, in the order in which they were asked."""
+    asked: dict[str, list[Entry]] = {}
+    for entry in runs:
+        if question := entry.run.get("question"):
+            asked.setdefault(question, []).append(entry)
+    return [found[-1] for found in asked.values() if not any(entry.run.get("answer") for entry in found)]
+
+
 def show(outputs: Path) -> None:
     """Print the tree, and the questions that have no answer yet."""
     from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree as Branch
 
-    console, roots = Console(), tree(outputs)
-    if not roots:
+    console, runs = Console(), entries(outputs)
+    if not runs:
         console.print(f"{outputs}: no run yet")
         return
+    roots = tree(runs)
 
     def grow(branch: Tree, entry: Entry, best: Entry | None, asked: str = "") -> None:
         twig = branch.add(Text(line(entry, best, asked)))
@@ -151,10 +161,9 @@ def show(outputs: Path) -> None:
         for entry in family:
             grow(trunk, entry, best_of(family))
         console.print(trunk)
-    open_ = [entry for entry in entries(outputs) if entry.run.get("question") and not entry.run.get("answer")]
-    if open_:
-        console.print(f"\n{len(open_)} questions have no answer yet; the latest:")
-        for entry in open_[: -WAITING - 1 : -1]:
+    if waiting := unanswered(runs):
+        console.print(f"\nquestions without an answer: {len(waiting)}; the latest:")
+        for entry in waiting[: -WAITING - 1 : -1]:
             console.print(
                 Text(f"  {entry.run['question']}\n    python -m plumbline.journal {entry.folder} answer='…'"),
                 soft_wrap=True,
