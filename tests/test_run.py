@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,20 @@ def test_the_train_metrics_are_measured_as_the_validation_metrics_are(run) -> No
     best = noted(folder)["best"]
     assert best["train/loss"] == pytest.approx(expected, rel=1e-5)
     assert best["fit/loss"] > best["train/loss"]  # as trained, nine tenths of each hidden layer are dropped
+
+
+def test_what_an_epoch_costs_beside_its_training_does_not_grow_with_their_number(run, monkeypatch) -> None:
+    from plumbline import record
+    from plumbline.checks.core import Checks
+
+    read, written, ask, write_json = [], [], Checks.ask, record.write_json
+    monkeypatch.setattr(Checks, "ask", lambda self, phase, it: (read.append(phase), ask(self, phase, it)))
+    monkeypatch.setattr(record, "write_json", lambda path, it: (written.append(path.name), write_json(path, it)))
+    began = time.monotonic()
+    status, folder = run("data=iris", "model=linear", "epochs=400", "batch_size=200")
+    assert (status, len(records(folder))) == (0, 400)
+    assert read.count("curve") == 99 + 50 + 33 + 25 + 1 + 1  # each, each second, third, fourth; the 400th; the end
+    assert written.count("run.json") < 20 + time.monotonic() - began  # and not 400
 
 
 @pytest.mark.slow

@@ -51,6 +51,24 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
     assert_same(saved, loaded)
 
 
+def test_records_are_saved_as_one_text_with_every_digit_and_those_of_an_earlier_version_are_read(
+    tmp_path: Path,
+) -> None:
+    records = [{"epoch": at, "val/loss": value} for at, value in enumerate([0.1 + 0.2, 1e-320, -0.0, float("inf")], 1)]
+    saved, loaded = state_of(1), state_of(2)
+    for record in records:  # the first of them was saved before
+        saved.records.append(record)
+        saved.save(tmp_path / "last.pt")
+    content, _ = read(tmp_path / "last.pt")
+    assert content["records"].count("\n") == len(records)
+    loaded.load(tmp_path / "last.pt")
+    assert repr(loaded.records) == repr(saved.records)
+    write(content | {"records": records}, tmp_path / "last.pt")
+    loaded.load(tmp_path / "last.pt")
+    loaded.save(tmp_path / "last.pt")
+    assert read(tmp_path / "last.pt")[0]["records"].count("\n") == len(records) - 1
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "gone", "text"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(damage: str, tmp_path: Path) -> None:
     last, first, loaded = tmp_path / "last.pt", state_of(1), state_of(3)

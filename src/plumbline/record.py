@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MAY_CHANGE = ("resume", "allow", "device", "threads", "save_minutes")  # of a run that goes on
 WORST = 24  # predictions shown in the report
 LATER = {"transfer": None, "change": None}  # keys that a run of an earlier version does not have
+AT_MOST = 1.0  # seconds between writings of run.json for an epoch's sake: it takes longer than a small epoch
 STALE_SECONDS = 600  # a running run without a sign of life for so long is lost
 
 
@@ -140,6 +141,7 @@ class Record:
         if self.run["status"] == "finished" and not self.run["finished"]:
             self.run |= {"finished": now(), "seconds": self.earlier + time.monotonic() - self.began}
         write_json(self.directory / "run.json", self.run)
+        self.written = time.monotonic()
 
     def beat(self) -> None:
         """A sign of life, for those who watch from elsewhere."""
@@ -189,11 +191,12 @@ class Record:
         )
 
     def epoch(self, epoch: dict[str, Any], best: dict[str, Any]) -> None:
-        """An epoch is over: its record, the best one so far, and a sign of life."""
+        """An epoch is over: its record, the best one so far, and a sign of life, once a second at most."""
         with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(_plain(epoch)) + "\n")
         self.run["best"] = best
-        self.beat()
+        if time.monotonic() - self.written > AT_MOST:
+            self.beat()
 
 
 def write_request(directory: Path, cfg: DictConfig, overrides: list[str]) -> None:

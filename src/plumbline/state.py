@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class State:
     scores: list[float] = field(default_factory=list)  # validation loss by epoch, for schedules that react
     best: dict[str, float] = field(default_factory=dict)  # the record of the best epoch
     records: list[dict[str, Any]] = field(default_factory=list)  # all records: metrics.jsonl is mended from them
+    lines: list[str] = field(default_factory=list)  # the same, as they are saved: one string takes no time to pickle
 
     @property
     def network(self) -> nn.Module:
@@ -102,12 +104,13 @@ class State:
         "looks",
         "scores",
         "best",
-        "records",
     )
 
     def save(self, path: Path) -> None:
         """Write the checkpoint, keeping the one before it as `<name>.before`. A full disk leaves both as they were."""
+        self.lines += [json.dumps(record) for record in self.records[len(self.lines) :]]
         content = {key: getattr(self, key) for key in self.PLAIN} | {
+            "records": "\n".join(self.lines),
             **(self.gathered or {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
@@ -130,6 +133,9 @@ class State:
             )  # or the next save would put it in the good one's place
         for key in self.PLAIN:
             setattr(self, key, content[key])
+        records = content["records"]  # of an earlier version a list
+        self.records = [json.loads(line) for line in records.splitlines()] if isinstance(records, str) else records
+        self.lines = []
         try:
             self.model.load_state_dict(alike(content["model"], self.model.state_dict()))
             self.optimiser.load_state_dict(optimiser_alike(content["optimiser"], self.optimiser.param_groups))

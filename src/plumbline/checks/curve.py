@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +26,9 @@ class Curve:
     uninformed: float | None = None  # the loss of knowing nothing
     broken: str = ""  # why the run could not go on, where it could not
     unit: str = "epoch"  # what a record stands for
+    known: dict[str, tuple[np.ndarray, np.ndarray]] = field(
+        default_factory=dict, repr=False
+    )  # series that were asked for
 
     @classmethod
     def of(cls, run: dict[str, Any], records: list[dict[str, Any]], *, ended: bool, broken: str = "") -> Curve:
@@ -34,9 +37,12 @@ class Curve:
 
     def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """(positions, values) of the records that have the key; what is not finite is NaN."""
-        having = [(row.get("epoch", place + 1), row[key]) for place, row in enumerate(self.records) if key in row]
-        values = np.array([np.nan if value is None else value for _, value in having], dtype=float)
-        return np.array([at for at, _ in having], dtype=float), np.where(np.isfinite(values), values, np.nan)
+        if key not in self.known:
+            having = [(row.get("epoch", place + 1), row[key]) for place, row in enumerate(self.records) if key in row]
+            values = np.array([np.nan if value is None else value for _, value in having], dtype=float)
+            at = np.array([at for at, _ in having], dtype=float)
+            self.known[key] = at, np.where(np.isfinite(values), values, np.nan)
+        return self.known[key]
 
     def finite(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """(positions, values) where both are finite."""

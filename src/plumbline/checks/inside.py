@@ -46,8 +46,7 @@ def learned(curve: Curve) -> float:
 
 def updates(curve: Curve, *, small: float, large: float, learned_less: float) -> Finding | None:
     """Whether an update moves the weights of a network that does not learn by next to nothing, or by far too much."""
-    layers = by_layer(curve, "update_ratio")
-    if not curve.ended or not layers:
+    if not curve.ended or not (layers := by_layer(curve, "update_ratio")):
         return None
     typical = float(np.median([np.median(values) for values in layers.values()]))
     evidence = {"update_ratio": typical, "learned": learned(curve)}
@@ -74,8 +73,7 @@ def updates(curve: Curve, *, small: float, large: float, learned_less: float) ->
 
 def vanishing(curve: Curve, *, ratio: float) -> Finding | None:
     """Whether the first layer's gradient is next to nothing beside the last one's."""
-    layers = by_layer(curve, "grad_norm")
-    if not curve.ended or len(layers) < 3:
+    if not curve.ended or len(layers := by_layer(curve, "grad_norm")) < 3:
         return None
     names = list(layers)
     first, last = (float(np.median(layers[name])) for name in (names[0], names[-1]))
