@@ -347,6 +347,17 @@ def test_the_gradient_of_seven_sigmoids_vanishes_and_what_is_advised_brings_it_b
     assert low < found.evidence["first_to_last"] < high
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [32, 50])
+def test_six_sigmoids_between_seven_layers_let_a_hundred_thousandth_of_the_gradient_through(width: int) -> None:
+    found = []
+    for seed in range(3):
+        subject = bench(f"model.hidden={[width] * 6}".replace(" ", ""), "model.activation=sigmoid")
+        subject.cfg.seed = seed
+        found.append(ask(subject, "init.gradient_ratio").evidence["first_to_last"])
+    assert sum(found) / 3 == pytest.approx(7.6e-6, rel=0.4)
+
+
 KERNELS = {"l1": ["kernel"], "l2": ["kernel"], "elastic_net": ["kernel_l1", "kernel_l2"]}
 PENALTIES = ["l1.kernel", "l2.kernel", "l2.activity", "elastic_net.bias_l1"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, noted
 
 
@@ -194,3 +195,25 @@ def test_the_fashion_image_that_stands_in_train_and_test_is_found(tmp_path: Path
     data = build(cfg.data)()
     _, near = twins(data, data._splits.test(), cfg)
     assert any("4998" in pair and "13360" in pair for pair in near.evidence["pairs"])
+
+
+@pytest.mark.slow
+def test_sixteen_test_images_of_clothes_lie_within_one_of_train_and_the_nearest_tells_the_class_of_85_in_a_hundred() -> None:
+    from conftest import composed
+    from test_vision import FASHION
+
+    from plumbline.checks.view import nearest
+    from plumbline.config import build
+
+    if not FASHION.exists():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed")
+    data = build(composed("data=fashion_mnist").data)()
+    test = data._splits.test()
+    x = torch.cat([data.train.x, data.val.x]).flatten(1)
+    y = torch.cat([data.train.targets, data.val.targets])
+    shown = float(data.scale.std)  # distances between pixels from 0 to 1
+    distance, row = (found[:, 0] for found in nearest(test.x.flatten(1), x, 1))
+    within = [int((shown * distance < limit).sum()) for limit in (1.0, 1.5)]
+    assert within == [16, 82]
+    assert float(shown * distance.min()) == pytest.approx(0.082, abs=0.0005)
+    assert (y[row] == test.targets).float().mean().item() == pytest.approx(0.8497, abs=5e-5)
