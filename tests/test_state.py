@@ -63,8 +63,9 @@ def test_records_are_saved_as_one_text_with_every_digit_and_those_of_an_earlier_
     assert content["records"].count("\n") == len(records)
     loaded.load(tmp_path / "last.pt")
     assert repr(loaded.records) == repr(saved.records)
-    write(content | {"records": records}, tmp_path / "last.pt")
+    write(content | {"records": records, "scores": [0.1, 0.7]}, tmp_path / "last.pt")
     loaded.load(tmp_path / "last.pt")
+    assert (loaded.records, loaded.scores) == (records, [0.1, 0.7])
     loaded.save(tmp_path / "last.pt")
     assert read(tmp_path / "last.pt")[0]["records"].count("\n") == len(records) - 1
 

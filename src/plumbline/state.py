@@ -43,7 +43,7 @@ class State:
     scores: list[float] = field(default_factory=list)  # validation loss by epoch, for schedules that react
     best: dict[str, float] = field(default_factory=dict)  # the record of the best epoch
     records: list[dict[str, Any]] = field(default_factory=list)  # all records: metrics.jsonl is mended from them
-    lines: list[str] = field(default_factory=list)  # the same, as they are saved: one string takes no time to pickle
+    lines: list[str] = field(default_factory=list)  # the same, as they are saved: to pickle one text takes no time
 
     @property
     def network(self) -> nn.Module:
@@ -102,7 +102,6 @@ class State:
         "penalty_sum",
         "watched",
         "looks",
-        "scores",
         "best",
     )
 
@@ -111,6 +110,7 @@ class State:
         self.lines += [json.dumps(record) for record in self.records[len(self.lines) :]]
         content = {key: getattr(self, key) for key in self.PLAIN} | {
             "records": "\n".join(self.lines),
+            "scores": torch.tensor(self.scores, dtype=torch.float64),
             **(self.gathered or {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
@@ -133,8 +133,9 @@ class State:
             )  # or the next save would put it in the good one's place
         for key in self.PLAIN:
             setattr(self, key, content[key])
-        records = content["records"]  # of an earlier version a list
+        records, scores = content["records"], content["scores"]  # of an earlier version both are lists
         self.records = [json.loads(line) for line in records.splitlines()] if isinstance(records, str) else records
+        self.scores = scores.tolist() if isinstance(scores, Tensor) else scores
         self.lines = []
         try:
             self.model.load_state_dict(alike(content["model"], self.model.state_dict()))
