@@ -198,7 +198,9 @@ def test_the_fashion_image_that_stands_in_train_and_test_is_found(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_sixteen_test_images_of_clothes_lie_within_one_of_train_and_the_nearest_tells_the_class_of_85_in_a_hundred() -> None:
+def test_sixteen_test_images_of_clothes_lie_within_one_of_train_and_the_nearest_tells_the_class_of_85_in_a_hundred() -> (
+    None
+):
     from conftest import composed
     from test_vision import FASHION
 

@@ -114,7 +114,7 @@ def test_checkpoints_inside_an_epoch_come_every_save_minutes(light, monkeypatch:
     from plumbline.state import State
 
     saved: list[int] = []
-    monkeypatch.setattr(State, "save", lambda state, path: saved.append(state.step))
+    monkeypatch.setattr(State, "save", lambda state, path, lazily=False: saved.append(state.step))
     counts = []
     for minutes in ("5", "1e-9"):
         saved.clear()

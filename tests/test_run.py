@@ -16,6 +16,7 @@ import torch
 from conftest import ROOT, noted, records, wait_until
 
 from plumbline.data.core import Data
+from plumbline.state import read as read_checkpoint
 
 QUICK = ["data.subset=200", "epochs=2"]
 
@@ -94,6 +95,7 @@ def test_what_an_epoch_costs_beside_its_training_does_not_grow_with_their_number
     assert (status, len(records(folder))) == (0, 400)
     assert read.count("curve") == 99 + 50 + 33 + 25 + 1 + 1  # each, each second, third, fourth; the 400th; the end
     assert written.count("run.json") < 20 + time.monotonic() - began  # and not 400
+    assert read_checkpoint(folder / "last.pt")[0]["epoch"] == 400  # whose saving may have been left out until then
 
 
 @pytest.mark.slow

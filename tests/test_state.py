@@ -51,6 +51,22 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
     assert_same(saved, loaded)
 
 
+def test_saving_lazily_takes_a_tenth_of_the_time_and_asked_for_it_is_done_at_once(tmp_path: Path, monkeypatch) -> None:
+    now, saves = [0.0], []
+    monkeypatch.setattr("plumbline.state.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        "plumbline.state.write", lambda *_, **__: (saves.append(now[0]), now.__setitem__(0, now[0] + 2))
+    )
+    state = state_of(1)
+    for _ in range(100):  # epochs of a second, of which saving takes two
+        now[0] += 1
+        state.save(tmp_path / "last.pt", lazily=True)
+    assert saves == [1.0, 21.0, 41.0, 61.0, 81.0, 101.0]
+    assert state.behind
+    state.save(tmp_path / "last.pt")
+    assert (len(saves), state.behind) == (7, False)
+
+
 def test_records_are_saved_as_one_text_with_every_digit_and_those_of_an_earlier_version_are_read(
     tmp_path: Path,
 ) -> None:

@@ -146,7 +146,7 @@ def follow(
     last, best = record.directory / "last.pt", record.directory / "best.pt"
     saving, beating, patience = Clock(60 * cfg.save_minutes), Clock(30), cfg.patience  # a look into cfg takes 30 µs
 
-    def keep(epoch: dict[str, float]) -> None:
+    def keep(epoch: dict[str, float], lazily: bool = False) -> None:
         epoch |= scoring.epoch(state)
         state.gather(keep=True)
         state.scores.append(epoch["val/loss"])
@@ -157,7 +157,7 @@ def follow(
         if state.epoch in cfg.snapshots:
             scoring.keep(state, record.directory / f"epoch-{state.epoch}.pt", epoch, objective)
         gallery.epoch(state)
-        state.save(last)
+        state.save(last, lazily)
         record.epoch(epoch, state.best)
         trackers.log(epoch)
         console.epoch(epoch, state.best)
@@ -170,7 +170,7 @@ def follow(
     while not waited() and (epoch := next(epochs, END)) is not END:
         asked = (training.world or signals).asked  # once a turn: what is asked after the saving waits for the next
         if epoch is not None:
-            keep(epoch)
+            keep(epoch, lazily=not asked)
             checks.stop()
             if training.world is not None:
                 training.world.same((epoch["val/loss"], waited()))
@@ -188,6 +188,8 @@ def follow(
             raise Left(fate(asked))
     if waited():
         console.say(f"no better {objective} for {patience} epochs: ended early")
+    if state.behind:
+        state.save(last)
     if not state.records:  # no epoch was asked for: the network as it is
         keep({"epoch": 0, "step": 0})
 

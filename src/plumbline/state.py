@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +46,9 @@ class State:
     best: dict[str, float] = field(default_factory=dict)  # the record of the best epoch
     records: list[dict[str, Any]] = field(default_factory=list)  # all records: metrics.jsonl is mended from them
     lines: list[str] = field(default_factory=list)  # the same, as they are saved: to pickle one text takes no time
+    saved: float = -math.inf  # the moment of the last saving
+    took: float = 0.0  # seconds that it took
+    behind: bool = False  # whether an epoch has ended since that is not saved
 
     @property
     def network(self) -> nn.Module:
@@ -105,8 +110,15 @@ class State:
         "best",
     )
 
-    def save(self, path: Path) -> None:
-        """Write the checkpoint, keeping the one before it as `<name>.before`. A full disk leaves both as they were."""
+    def save(self, path: Path, lazily: bool = False) -> None:
+        """Write the checkpoint, keeping the one before it as `<name>.before`. A full disk leaves both as they were.
+
+        Lazily: not so soon after the last that saving would take more than a tenth of the time.
+        """
+        began = time.monotonic()
+        self.behind = lazily and began - self.saved < 9 * self.took
+        if self.behind:
+            return
         self.lines += [json.dumps(record) for record in self.records[len(self.lines) :]]
         content = {key: getattr(self, key) for key in self.PLAIN} | {
             "records": "\n".join(self.lines),
@@ -117,7 +129,8 @@ class State:
             "swa": None if self.swa is None else self.swa.state_dict(),
         }
         write(content, path, keep=True)
-        self.gathered = None
+        self.gathered, self.saved = None, time.monotonic()
+        self.took = self.saved - began
 
     def load(self, path: Path) -> str | None:
         """Take up a checkpoint: the last, or the one before where that is damaged; without any, begin at the beginning.
