@@ -56,18 +56,21 @@ def test_the_cosine_is_1_then_its_middle_then_its_floor():
     values = [cosine(progress, [], warmup=0.0, floor=0.1) for progress in (0.0, 0.5, 1.0)]
     assert values == pytest.approx([1, 0.55, 0.1])
     assert cosine(0.6, [], warmup=0.2, floor=0.1) == pytest.approx(0.55)
+    assert [build(option("cosine"))(progress, []) for progress in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.55, 0.1])
 
 
 def test_linear_is_a_straight_line_to_its_floor():
     assert [linear(p, [], warmup=0.0, floor=0.2) for p in (0, 0.25, 1)] == pytest.approx([1, 0.8, 0.2])
 
 
-@pytest.mark.parametrize(("growth", "cycles", "peaks"), [("add", 5, [0, 1, 3, 6, 10]), ("double", 4, [0, 1, 3, 7])])
+@pytest.mark.parametrize(
+    ("growth", "cycles", "peaks"), [("add", 5, [0, 1, 3, 6, 10, 15]), ("double", 5, [0, 1, 3, 7, 15, 31])]
+)
 def test_restarts_peak_exactly_where_a_cycle_begins(growth, cycles, peaks):
-    values = {"warmup": 0.0, "cycles": cycles, "growth": growth, "floor": 0.1}
-    assert [k for k in range(15) if cosine_restarts(k / 15, [], **values) == 1] == peaks
-    for end in [*peaks[1:], 15]:
-        assert cosine_restarts(end / 15 - 1e-6, [], **values) == pytest.approx(0.1, abs=1e-6)
+    values, (*peaks, epochs) = {"warmup": 0.0, "cycles": cycles, "growth": growth, "floor": 0.1}, peaks
+    assert [k for k in range(epochs) if cosine_restarts(k / epochs, [], **values) == 1] == peaks
+    for end in [*peaks[1:], epochs]:
+        assert cosine_restarts(end / epochs - 1e-6, [], **values) == pytest.approx(0.1, abs=1e-6)
     assert cosine_restarts(1.0, [], **values) == pytest.approx(0.1)
 
 
