@@ -114,6 +114,23 @@ def test_no_row_of_validation_or_test_has_a_say(way: str) -> None:
     assert torch.equal(first.train.x, second.train.x) and not torch.equal(first.val.x, second.val.x)
 
 
+@pytest.mark.parametrize("way", ["correlated", "mutual_information", "forest", "ablation", "annealing"])
+def test_columns_are_chosen_before_the_test_set_is_read(way: str) -> None:
+    generator, opened = np.random.default_rng(0), []
+    x = generator.normal(size=(300, 12))
+
+    def test() -> Arrays:
+        opened.append("test")
+        return Arrays(x[:50], np.arange(50) % 2)
+
+    spec = Spec("classification", (12,), 2, ("a", "b"), NAMES[:12])
+    own = {key: value for key, value in SPLIT.items() if key != "test_fraction"}
+    data = in_memory(spec, lambda: Arrays(x, x[:, 4] > 0, test=test), **own)
+    few = selected(data, **CHOICE | {"select": [way], "keep": 3, "correlated_above": 0.05})
+    assert len(few.train.x[0]) == len(few.val.x[0]) == len(few.spec.features) < 12
+    assert opened == []
+
+
 @pytest.mark.slow
 def test_a_choice_among_noise_inside_the_split_leaves_validation_at_chance_and_one_on_everything_does_not() -> None:
     from sklearn.linear_model import LogisticRegression
