@@ -1,10 +1,12 @@
 """Schedules: ends, peaks, drops, and the same answer twice."""
 
 import math
+import statistics
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import records
 from hydra import compose, initialize_config_dir
 
 from plumbline.config import ConfigError, build, check_node
@@ -92,6 +94,19 @@ def test_multistep_drops_at_its_milestones():
     )
     assert multistep(300 / 1000, [], **values) == pytest.approx(0.1)
     assert set(curve(multistep, warmup=0.0, milestones=[], factor=0.1)) == {1.0}
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+def test_where_a_high_rate_shakes_a_tenfold_drop_lowers_the_loss_at_once_and_each_later_one_by_less(seed, run):
+    words = ["optimiser=sgd", "optimiser.lr=0.3", "batch_size=8", "epochs=12", f"seed={seed}", "report=false"]
+    _, folder = run(*words, "schedule=multistep", "schedule.milestones=[0.5,0.67,0.84]")
+    lines = records(folder)
+    rates = [line["lr"] for line in lines]
+    assert rates == pytest.approx([0.3] * 6 + [0.03] * 2 + [0.003] * 2 + [0.0003] * 2)
+    train, val = ([line[f"{part}/loss"] for line in lines] for part in ("train", "val"))
+    assert val[6] < 0.9 * statistics.fmean(val[3:6]) and train[6] < 0.5 * statistics.fmean(train[3:6])
+    assert train[5] > train[7] > train[9] > train[11]
+    assert train[5] - train[7] > train[7] - train[9] > train[9] - train[11]
 
 
 def test_one_cycle_peaks_where_it_is_told():
