@@ -351,6 +351,7 @@ def test_scaling_by_both_splits_moves_no_score_of_ridge_on_diabetes_and_is_told_
 
 
 @clothes
+@pytest.mark.slow
 def test_clothes_meet_the_network_with_mean_0_and_std_1_and_as_pixels_from_0_to_1() -> None:
     for normalise, mean, std in (("true", 0, 1), ("false", 0.286, 0.353)):
         cfg = composed("data=fashion_mnist", f"data.normalise={normalise}")
@@ -382,7 +383,9 @@ def test_the_pairs_that_correlate_and_the_columns_that_are_constant_are_counted(
     ("words", "weights", "samples", "ratio", "severity"),
     [
         ("experiment=gene_expression data.val_fraction=0.1 data.test_fraction=0.1", 5_502_502, 800, 6_878, "info"),
-        pytest.param("data=fashion_mnist model=linear", 7_850, 48_000, 1 / 6.11, "ok", marks=clothes),
+        pytest.param(
+            "data=fashion_mnist model=linear", 7_850, 48_000, 1 / 6.11, "ok", marks=[clothes, pytest.mark.slow]
+        ),
     ],
 )
 def test_weights_are_held_against_samples(words: str, weights: int, samples: int, ratio: float, severity: str) -> None:
@@ -417,9 +420,7 @@ def test_of_97_to_3_the_entropy_of_the_prior_is_told() -> None:
     assert finding.evidence["prior_entropy"] == pytest.approx(0.1347, abs=5e-5)
 
 
-@pytest.mark.parametrize(
-    "seed", [None, 0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, None))])
 def test_of_mixed_digits_whose_labels_are_shifted_by_one_neighbours_know_less_than_the_majority(
     seed: int | None,
 ) -> None:

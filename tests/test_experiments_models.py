@@ -51,6 +51,7 @@ def test_an_experiment_gives_its_expected_number(words: tuple[str, ...], best) -
         assert low <= found[metric] <= high
 
 
+@pytest.mark.slow
 def test_sixteen_numbers_of_an_autoencoder_keep_more_of_a_digit_than_as_many_components_and_tell_it_as_well(
     run,
 ) -> None:

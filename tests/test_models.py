@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import composed
+from conftest import composed, one_in
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -158,7 +158,7 @@ KNOWN = {  # a command line, and the weights of each layer as the record of its 
 }
 
 
-@pytest.mark.parametrize("words", KNOWN)
+@pytest.mark.parametrize(("words",), one_in(3, [(words,) for words in KNOWN]))
 def test_the_layers_of_a_command_line_have_their_known_numbers_of_weights(words):
     cfg = composed(*words.split())
     check_config(cfg)

@@ -124,10 +124,10 @@ def test_checkpoints_inside_an_epoch_come_every_save_minutes(light, monkeypatch:
 
 
 def test_a_batch_may_be_one_sample_or_all_of_train(light) -> None:
-    for size, updates in ((1, 200), (100_000, 1)):
-        status, folder = light("data.subset=200", "epochs=6", f"batch_size={size}", folder=str(size))
+    for size, updates in ((1, 50), (100_000, 1)):
+        status, folder = light("data.subset=50", "epochs=3", f"batch_size={size}", folder=str(size))
         lines = records(folder)
-        assert (status, [line["step"] for line in lines]) == (0, [updates * epoch for epoch in range(1, 7)])
+        assert (status, [line["step"] for line in lines]) == (0, [updates * epoch for epoch in (1, 2, 3)])
         assert lines[-1]["train/loss"] < lines[0]["train/loss"]
     assert [line["train/loss"] for line in lines] == sorted((line["train/loss"] for line in lines), reverse=True)
 
