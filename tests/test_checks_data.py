@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import composed
 from planted import alarms, audit, clean, made
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_digits
 
 from plumbline.checks.baselines import neighbours
 from plumbline.checks.core import ALARMS
@@ -447,6 +447,31 @@ def test_of_mixed_digits_whose_labels_are_shifted_by_one_neighbours_know_less_th
     else:
         assert right == pytest.approx(0.1, abs=0.025) and said == {"fail"}
         assert majority == pytest.approx(0.126, abs=0.01) and right < majority
+
+
+@pytest.mark.parametrize("step", [1, pytest.param(-1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("words", "load", "own", "near"),
+    [("data=digits", load_digits, 0.25, 0.6), ("data=breast_cancer", load_breast_cancer, 0.56, 0.78)],
+)
+def test_labels_moved_on_by_one_in_the_file_are_told_by_the_samples_stored_beside_theirs(
+    words, load, own, near, step
+) -> None:
+    """As stored, digits come in the order 0 to 9: so much of the label before it can a picture tell."""
+    cfg, y = composed(words), torch.from_numpy(load().target).roll(step)
+    for cfg.data.split_seed in range(3):
+        data = build(cfg.data)()
+        arrays = {"x": data.train.x, "y": y[data.train.ids], "vx": data.val.x, "vy": y[data.val.ids]}
+        found = build(cfg.checks.data.unlearnable)(View(made(data.spec, arrays), cfg, 1000))
+        assert found.severity in ALARMS and f"stored {'after' if step > 0 else 'before'} each" in found.message
+        assert (found.evidence["mean_recall"], found.evidence["beside"]) == pytest.approx((own, near), abs=0.05)
+
+
+def test_what_is_stored_by_class_or_hard_to_tell_is_not_taken_for_moved_on() -> None:
+    words = ["data=iris", "data=wine", "data=diabetes", "data=gene_expression", "data=toy_regression", "data=sequences"]
+    for word in words:
+        spec, arrays = clean(word)
+        assert "beside" not in audit(spec, arrays, only="data.unlearnable")["data.unlearnable"].evidence, word
 
 
 def test_labels_that_are_shifted_are_told_hardly_better_than_chance_and_their_own_nearly_always() -> None:
