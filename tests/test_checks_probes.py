@@ -288,8 +288,8 @@ def test_a_network_that_does_not_hear_eval_is_told(norm: bool) -> None:
     [((), True), (("model=cnn",), True), (("model.norm=batch",), False), (("regulariser=[dropout]",), False)],
 )
 def test_training_and_evaluation_differ_where_there_is_dropout_or_batch_norm_and_only_there(words, same: bool) -> None:
-    copy = bench(*words).noisy
-    x = bench(*words).x
+    subject = bench(*words)
+    copy, x = subject.noisy, subject.x
     with torch.no_grad(), copy.buffers_kept():
         training, evaluation = copy.model.train()(x), copy.model.eval()(x)
         assert torch.equal(training, evaluation) == same
