@@ -49,6 +49,7 @@ def test_backpropagation_is_the_chain_rule_and_agrees_with_differences() -> None
 def test_more_than_255_answers_are_counted_though_bytes_would_overflow() -> None:
     assert (torch.tensor(200, dtype=torch.uint8) + torch.tensor(100, dtype=torch.uint8)).item() == 44
     logits, y = torch.tensor([[1.0, 0.0]]).repeat(300, 1), torch.zeros(300, dtype=torch.int64)
+    assert (logits.argmax(1) == y).sum().item() == 300  # what torch compares is counted in 64 bits
     assert tasks.score(Spec("classification", (1,), 2), logits, y, None)["accuracy"] == 1.0
 
 

@@ -7,15 +7,17 @@ import math
 import planted
 import pytest
 import torch
-from conftest import composed, noted
+from conftest import composed, noted, records
 from planted import clean, made
 
 from plumbline import tasks
 from plumbline.checks.baselines import forest, linear, neighbours, zero_input
 from plumbline.checks.view import View
+from plumbline.config import build
 from plumbline.data.core import Spec
 
 STRENGTHS = [0.01, 0.1, 1.0, 10.0]
+LATER = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
 
 
 def view(spec: Spec, arrays: dict, *words: str) -> View:
@@ -108,6 +110,50 @@ def test_zeros_teach_the_prior_and_no_more() -> None:
     assert losses[0] > entropy + 0.2
     at_prior = zero_input(of, updates=300).outputs[0].softmax(0)
     assert at_prior[0].item() == pytest.approx(prior[0].item(), abs=0.1)
+
+
+def on_zeros(subject: View, updates: int) -> float:
+    """The loss of train where the network was taught zeros, and is shown zeros."""
+    y = subject.data.train.targets
+    answer = zero_input(subject, updates=updates).outputs[:1]
+    return torch.nn.functional.cross_entropy(answer.expand(len(y), -1), y).item()
+
+
+@pytest.mark.parametrize("seed", LATER)
+def test_digits_that_are_zeros_are_learned_down_to_log_classes_and_digits_far_below(seed: int, run) -> None:
+    cfg = composed(f"seed={seed}")
+    assert on_zeros(View(build(cfg.data)(), cfg, 1000), 100) == pytest.approx(math.log(10), abs=0.002)
+    _, folder = run("checks=off", f"seed={seed}", "report=false")
+    assert records(folder)[-1]["train/loss"] == pytest.approx(0.076, abs=0.015)
+
+
+@pytest.mark.parametrize("seed", LATER)
+def test_a_network_with_biases_before_its_batch_norms_learns_no_more_from_zeros_and_says_nothing_wild(
+    seed: int,
+) -> None:
+    from test_checks_probes import bench, net
+
+    subject = bench("data.subset=null", **net("none", norm=True))
+    subject.cfg.seed = seed
+    of = View(subject.data, subject.cfg, 1000)
+    assert [on_zeros(of, updates) for updates in (100, 300)] == pytest.approx([math.log(10)] * 2, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", LATER)
+def test_a_loss_that_falls_on_zeros_is_that_of_a_bad_start_and_is_flagged(seed: int) -> None:
+    from test_checks_probes import ask, bench, net
+
+    found = {}
+    for fault in ("none", "normal"):  # weights as torch has them, and of N(0, 1)
+        subject = bench("data.subset=null", **net(fault, norm=False, drop=0.0))
+        subject.cfg.seed = seed
+        of = View(subject.data, subject.cfg, 1000)
+        found[fault] = *(on_zeros(of, updates) for updates in (0, 300)), ask(subject, "init.loss").severity
+    first, last, severity = found["normal"]
+    assert first > 2.5 and last == pytest.approx(math.log(10), abs=0.002) and severity == "warn"
+    assert last < 0.95 * first
+    first, last, severity = found["none"]
+    assert last > 0.99 * first and severity == "ok"
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import planted
 import pytest
 import torch
+from conftest import composed
 from planted import alarms, audit, clean, made
+from sklearn.datasets import load_breast_cancer, load_digits
 
+from plumbline.checks.baselines import neighbours
 from plumbline.checks.core import ALARMS
+from plumbline.checks.view import View
+from plumbline.config import build
 from plumbline.data.core import Scale, Spec
+
+clothes = pytest.mark.skipif(
+    not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="needs Debian's dataset-fashion-mnist"
+)
 
 DIGITS, CLOTHES, DIABETES = ("data=digits",), ("data=fashion_mnist", "data.subset=1500"), ("data=diabetes",)
 EVERYWHERE = {
@@ -77,12 +88,9 @@ def test_honest_data_are_silent_on_any_split(words: list[str]) -> None:
 )
 def test_wrong_labels_are_found_and_few_others_named(noise: float, own: float, theirs: float) -> None:
     import plumbline.checks.learning as learning
-    from plumbline.checks.view import View
 
     spec, arrays = clean("data=digits")
     planted.noisy_labels(spec, arrays, noise)
-    from conftest import composed
-
     view = View(made(spec, arrays), composed("checks.samples=5000"), 1000)
     share = view.kernel.left_out.clamp(min=1e-3)
     share = share / share.sum(1, keepdim=True)
@@ -313,6 +321,82 @@ def test_the_border_alone_tells_the_two_classes_that_bear_a_mark_in_their_corner
     assert recall[1] > 0.99  # a fifth of the samples: chance is 0.2
 
 
+@pytest.mark.parametrize(("data", "honest"), [("digits", 0.12), ("diabetes", 0.245)])
+def test_a_copy_of_the_target_among_the_inputs_tells_all_of_it_and_no_honest_feature_much(
+    data: str, honest: float
+) -> None:
+    told = []
+    for fault in (lambda spec, arrays: None, planted.target_as_feature):
+        spec, arrays = clean(f"data={data}")
+        fault(spec, arrays)
+        finding = audit(spec, arrays, only="data.leak")["data.leak"]
+        told.append((finding.severity, finding.evidence["known"]))
+    assert told == [("ok", pytest.approx(honest, abs=0.01)), ("fail", pytest.approx(1.0, abs=1e-3))]
+
+
+def test_scaling_by_both_splits_moves_no_score_of_ridge_on_diabetes_and_is_told_all_the_same() -> None:
+    from sklearn.linear_model import Ridge
+
+    cfg, moved = composed("data=diabetes"), []
+    for cfg.data.split_seed in range(30):
+        data, scores = build(cfg.data)(), []
+        arrays = {"x": data.train.x, "y": data.train.y, "vx": data.val.x, "vy": data.val.y}
+        for fault in (lambda spec, arrays: None, planted.scaled_by_both):
+            fault(data.spec, arrays)
+            x, y, vx, vy = (arrays[name].numpy() for name in ("x", "y", "vx", "vy"))
+            scores.append(Ridge(1.0).fit(x, y[:, 0]).score(vx, vy[:, 0]))
+        assert audit(data.spec, arrays, only="data.provenance")["data.provenance"].severity == "fail"
+        moved.append(abs(scores[0] - scores[1]))
+    assert 0 < max(moved) < 3e-4  # of R²
+
+
+@clothes
+@pytest.mark.slow
+def test_clothes_meet_the_network_with_mean_0_and_std_1_and_as_pixels_from_0_to_1() -> None:
+    for normalise, mean, std in (("true", 0, 1), ("false", 0.286, 0.353)):
+        cfg = composed("data=fashion_mnist", f"data.normalise={normalise}")
+        view = View(build(cfg.data)(), cfg, 1000)
+        met = build(cfg.checks.data.scale)(view).evidence
+        assert (met["mean"], met["std"]) == pytest.approx((mean, std), abs=1e-6 if normalise == "true" else 5e-4)
+    assert (view.data.train.x.min(), view.data.train.x.max()) == (0, 1)
+
+
+CORRELATED = {"breast_cancer": (21, 15, 0), "wine": (0, 0, 0), "iris": (1, 1, 0), "digits": (1, 0, 3)}
+
+
+@pytest.mark.parametrize("data", CORRELATED)
+def test_the_pairs_that_correlate_and_the_columns_that_are_constant_are_counted(data: str) -> None:
+    from sklearn import datasets
+
+    x, y = (torch.from_numpy(part) for part in getattr(datasets, f"load_{data}")(return_X_y=True))
+    spec, arrays = Spec("classification", (x.shape[1],), int(y.max()) + 1), {"x": x.float(), "y": y}
+    arrays |= {"vx": arrays["x"][:2] + 1, "vy": y[:2]}
+
+    def counted(check: str, key: str, *words: str) -> int:
+        return audit(spec, arrays, "checks.samples=5000", *words, only=check)[check].evidence[key]
+
+    pairs = [counted("data.correlated", "pairs", f"checks.data.correlated.above={above}") for above in (0.9, 0.95)]
+    assert (*pairs, counted("data.constant_features", "constant")) == CORRELATED[data]
+
+
+@pytest.mark.parametrize(
+    ("words", "weights", "samples", "ratio", "severity"),
+    [
+        ("experiment=gene_expression data.val_fraction=0.1 data.test_fraction=0.1", 5_502_502, 800, 6_878, "info"),
+        pytest.param(
+            "data=fashion_mnist model=linear", 7_850, 48_000, 1 / 6.11, "ok", marks=[clothes, pytest.mark.slow]
+        ),
+    ],
+)
+def test_weights_are_held_against_samples(words: str, weights: int, samples: int, ratio: float, severity: str) -> None:
+    cfg = composed(*words.split())
+    data = build(cfg.data)()
+    parameters = sum(parameter.numel() for parameter in build(cfg.model)(data.spec).parameters())
+    found = build(cfg.checks.data.size)(View(data, cfg, parameters))
+    assert (found.evidence["parameters"], found.evidence["samples"], found.severity) == (weights, samples, severity)
+    assert found.evidence["ratio"] == pytest.approx(ratio, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("data", "again"), [("iris", 1), ("digits", 0), ("wine", 0), ("breast_cancer", 0), ("diabetes", 0)]
 )
@@ -334,6 +418,60 @@ def test_of_97_to_3_the_entropy_of_the_prior_is_told() -> None:
     finding = audit(Spec("classification", (4,), 2), arrays, only="data.imbalance")["data.imbalance"]
     assert finding.severity == "warn"
     assert finding.evidence["prior_entropy"] == pytest.approx(0.1347, abs=5e-5)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, None))])
+def test_of_mixed_digits_whose_labels_are_shifted_by_one_neighbours_know_less_than_the_majority(
+    seed: int | None,
+) -> None:
+    """Five folds of the whole set; None: of the labels as they are."""
+    cfg, y, scores, said = (
+        composed("data=digits", "data.split=kfold"),
+        torch.from_numpy(load_digits().target),
+        [],
+        set(),
+    )
+    if seed is not None:
+        mixed = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+        y = torch.empty_like(y).scatter(0, mixed, y[mixed.roll(1)])
+    for cfg.data.fold in range(5):
+        data = build(cfg.data)()
+        arrays = {"x": data.train.x, "y": y[data.train.ids], "vx": data.val.x, "vy": y[data.val.ids]}
+        view = View(made(data.spec, arrays), cfg, 1000)
+        right = (neighbours(view, samples=5000).outputs.argmax(1) == arrays["vy"]).float().mean().item()
+        scores.append((right, arrays["vy"].bincount().max().item() / len(arrays["vy"])))
+        said.add(build(cfg.checks.data.unlearnable)(view).severity)
+    right, majority = np.mean(scores, 0)
+    if seed is None:
+        assert right == pytest.approx(0.974, abs=0.01) and said == {"ok"}
+    else:
+        assert right == pytest.approx(0.1, abs=0.025) and said == {"fail"}
+        assert majority == pytest.approx(0.126, abs=0.01) and right < majority
+
+
+@pytest.mark.parametrize("step", [1, pytest.param(-1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("words", "load", "own", "near"),
+    [("data=digits", load_digits, 0.25, 0.6), ("data=breast_cancer", load_breast_cancer, 0.56, 0.78)],
+)
+def test_labels_moved_on_by_one_in_the_file_are_told_by_the_samples_stored_beside_theirs(
+    words, load, own, near, step
+) -> None:
+    """As stored, digits come in the order 0 to 9: so much of the label before it can a picture tell."""
+    cfg, y = composed(words), torch.from_numpy(load().target).roll(step)
+    for cfg.data.split_seed in range(3):
+        data = build(cfg.data)()
+        arrays = {"x": data.train.x, "y": y[data.train.ids], "vx": data.val.x, "vy": y[data.val.ids]}
+        found = build(cfg.checks.data.unlearnable)(View(made(data.spec, arrays), cfg, 1000))
+        assert found.severity in ALARMS and f"stored {'after' if step > 0 else 'before'} each" in found.message
+        assert (found.evidence["mean_recall"], found.evidence["beside"]) == pytest.approx((own, near), abs=0.05)
+
+
+def test_what_is_stored_by_class_or_hard_to_tell_is_not_taken_for_moved_on() -> None:
+    words = ["data=iris", "data=wine", "data=diabetes", "data=gene_expression", "data=toy_regression", "data=sequences"]
+    for word in words:
+        spec, arrays = clean(word)
+        assert "beside" not in audit(spec, arrays, only="data.unlearnable")["data.unlearnable"].evidence, word
 
 
 def test_labels_that_are_shifted_are_told_hardly_better_than_chance_and_their_own_nearly_always() -> None:

@@ -74,6 +74,11 @@ def far_target(spec, arrays) -> None:
     arrays["y"], arrays["vy"] = arrays["y"] + 8, arrays["vy"] + 8
 
 
+def mostly_moved_on(spec, arrays) -> None:
+    kept = torch.arange(len(arrays["y"])) % 4 == 0
+    arrays["y"] = torch.where(kept, arrays["y"], arrays["y"].roll(1))
+
+
 def nothing(spec, arrays) -> None:
     pass
 
@@ -125,6 +130,7 @@ MOVED = {
     "unlearnable.enough": (1e9, DIGITS, nothing),
     "unlearnable.none": (1e9, DIGITS, planted.shifted),
     "unlearnable.hardly": (0.99999, DIGITS, nothing),
+    "unlearnable.beside": (2.0, DIGITS, mostly_moved_on),
     "cross_labels.least": (100_000, DIGITS, planted.renumbered),
     "cross_labels.sure": (1e9, DIGITS, planted.renumbered),
     "cross_labels.learned": (1.1, DIGITS, planted.renumbered),

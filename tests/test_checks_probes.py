@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import composed, first_of_each
+from conftest import composed, first_of_each, one_in
 from omegaconf import OmegaConf
 
 from plumbline.checks.bench import Bench, Copy
@@ -84,6 +85,7 @@ FAULTS: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [  # the headline, t
     ("init.batch_mixing", (), net("reshaped")),
     ("init.batch_mixing", (), net("normalised_over_batch")),
     ("init.nondeterministic", (), net("always_dropping")),
+    ("init.nondeterministic", (), net("deaf", norm=False)),
     ("init.detached", (), net("detached")),
     ("init.inputs_unused", (), net("half_blind")),
     ("init.inputs_unused", TABLE, net("half_blind")),
@@ -132,9 +134,9 @@ FAULTS: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [  # the headline, t
     ("schedule.average", ("epochs=2", "ema=0.999"), {}),
     ("reg.labels", ("regulariser=[label_smoothing]", "regulariser.label_smoothing.smoothing=0.95"), {}),
     ("init.class_ignored", (), loss("first_only")),
+    ("step.task_loss", ("loss=mse",), {}),
     ("step.task_loss", (), loss("squares")),
     ("step.task_loss", (), loss("absolute")),
-    ("step.task_loss", ("loss=mse",), {}),
     ("step.loss_scale", (), step("sum")),
     ("step.loss_clipped", (), step("clipped_loss")),
     ("step.loss_clipped", (), loss("each_clipped")),
@@ -261,12 +263,70 @@ def test_a_gradient_that_is_never_cleared_grows_fourfold_in_four_steps_and_a_cle
     assert grown == pytest.approx([4.0, 1.0], abs=0.01)
 
 
-def test_behind_a_softmax_the_loss_of_a_batch_known_by_heart_stays_at_its_floor() -> None:
-    finding = ask(bench(**net("softmax")), "overfit.batch", updates=400)
+FLOORS = {"softmax": np.log(1 + 9 / np.e), "sigmoid": np.log(1 + 9 / np.e), "tanh": np.log(1 + 9 / np.e**2)}
+
+
+@pytest.mark.parametrize("end", ["softmax", "tanh", pytest.param("sigmoid", marks=pytest.mark.slow)])
+def test_behind_what_limits_the_outputs_the_loss_of_a_batch_known_by_heart_stays_at_its_floor(end: str) -> None:
+    finding = ask(bench("optimiser.lr=0.01", **net(end)), "overfit.batch", updates=600, way=1.0, rates=[])
     assert finding.evidence["score"] == 1.0
-    assert finding.evidence["loss"] == pytest.approx(np.log(1 + 9 / np.e), abs=0.01)  # 1.4612
+    assert finding.evidence["loss"] == pytest.approx(FLOORS[end], abs=0.01)  # 1.461 and 0.797
+    assert finding.evidence["loss"] > FLOORS[end]
+    said = ask(bench(**net(end)), "init.outputs_are_probabilities" if end == "softmax" else "init.output_activation")
+    assert said.evidence["floor"] == pytest.approx(FLOORS[end], abs=1e-4)
 
 
+@pytest.mark.parametrize("norm", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_network_that_does_not_hear_eval_is_told(norm: bool) -> None:
+    found = [item["id"] for item in alarms(bench(**net("deaf", norm=norm)))]
+    assert "init.nondeterministic" in found
+    assert ("init.batch_mixing" in found) == norm  # its batches are still normalised
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [((), True), (("model=cnn",), True), (("model.norm=batch",), False), (("regulariser=[dropout]",), False)],
+)
+def test_training_and_evaluation_differ_where_there_is_dropout_or_batch_norm_and_only_there(words, same: bool) -> None:
+    subject = bench(*words)
+    copy, x = subject.noisy, subject.x
+    with torch.no_grad(), copy.buffers_kept():
+        training, evaluation = copy.model.train()(x), copy.model.eval()(x)
+        assert torch.equal(training, evaluation) == same
+        assert torch.equal(evaluation, copy.model(x))
+
+
+@pytest.mark.slow
+def test_a_bad_start_is_named_before_the_rate_that_it_spoils() -> None:
+    rate = ("optimiser=sgd", "optimiser.lr=10")
+    start = ("init=truncated_normal", "init.std=1", "init.head_std=null")
+    assert ask(bench(*rate), "lr.range").severity == "warn"
+    found = [item["id"] for item in alarms(bench(*start, *rate))]
+    assert found[:2] == ["init.activation_scale", "init.loss"]
+
+
+@pytest.mark.parametrize(
+    ("words", "seed"),
+    one_in(
+        4, [(words, seed) for words in ((), ("model=cnn",), ("optimiser=sgd", "optimiser.lr=0.1")) for seed in range(3)]
+    ),
+)
+def test_the_clip_that_is_suggested_is_the_90th_percentile_of_the_gradients_norms(
+    words: tuple[str, ...], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, norms = bench("data.subset=null", *words), []
+    subject.cfg.seed = seed
+    median = statistics.median
+    monkeypatch.setattr(statistics, "median", lambda values: norms.append(list(values)) or median(values))
+    finding = ask(subject, "lr.clip", updates=16)
+    measured = next(values for values in norms if len(values) == 16)
+    assert finding.evidence["median"] == np.median(measured)
+    suggested = float(finding.advice[0].removeprefix("grad_clip="))
+    assert suggested == pytest.approx(np.percentile(measured, 90), rel=0.05)
+    assert np.percentile(measured, 90) > 1.03 * np.median(measured)
+
+
+SOME = ("data=fashion_mnist", "data.subset=3000")
 CLOTHES = ("data=fashion_mnist", "data.subset=1500", "batch_size=32", "optimiser=adam", "schedule=constant")
 fashion = pytest.mark.skipif(
     not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="needs Debian's dataset-fashion-mnist"
@@ -311,6 +371,56 @@ def test_a_range_test_on_clothes_finds_the_rates_of_the_source(words: str, low: 
     finding = ask(subject, "lr.range")
     assert low < finding.evidence["lowest_loss_at"] < high
     assert finding.evidence["suggestion"] == pytest.approx(finding.evidence["lowest_loss_at"] / 10)
+
+
+@fashion
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_of_a_ladder_of_rates_the_best_is_reported_which_for_adam_is_not_the_last_that_converges(seed: int) -> None:
+    found = {}
+    for optimiser in ("sgd", "adam"):
+        subject = bench(*SOME, "model.hidden=[200,100]", f"optimiser={optimiser}")
+        subject.cfg.seed = seed
+        found[optimiser] = ask(subject, "lr.ladder").evidence
+    sgd, adam = found["sgd"]["losses"], found["adam"]["losses"]
+    assert found["sgd"]["best"] == pytest.approx(0.1) and sgd["1"] is sgd["10"] is None  # it diverges
+    assert list(sgd.values())[:6] == sorted(list(sgd.values())[:6], reverse=True)
+    assert (sgd["0.01"], sgd["0.1"]) == (pytest.approx(2.1, abs=0.1), pytest.approx(0.95, abs=0.2))
+    assert found["adam"]["best"] == pytest.approx(0.001) and adam["0.001"] == pytest.approx(0.68, abs=0.1)
+    assert adam["0.1"] > max(adam["1e-06"], 3 * adam["0.001"]) and adam["1"] > 100
+
+
+@fashion
+def test_on_clothes_the_first_loss_is_that_of_knowing_nothing_unless_the_weights_are_far_too_large() -> None:
+    def first(*words: str, **parts: dict[str, Any]) -> list[Finding]:
+        found = []
+        for seed in range(3):
+            subject = bench(*SOME, "model.hidden=[200,100]", *words, **parts)
+            subject.cfg.seed = seed
+            found.append(ask(subject, "init.loss"))
+        return found
+
+    plain = {"norm": False, "drop": 0.0, "hidden": (200, 100)}
+    for words in ((), ("init=he",)):
+        assert [one.evidence["measured"] for one in first(*words)] == pytest.approx([np.log(10)] * 3, abs=0.05)
+    everywhere = [one.evidence["measured"] for one in first("init=he", "init.head_std=null")]
+    assert statistics.fmean(everywhere) == pytest.approx(2.8, abs=0.25)
+    normal = first(**net("normal", **plain))
+    assert [one.severity for one in normal] == ["warn"] * 3
+    assert statistics.fmean(one.evidence["measured"] for one in normal) == pytest.approx(2430, rel=0.3)
+    zeros = first(**net("zeros", **plain))
+    assert [one.evidence["measured"] for one in zeros] == pytest.approx([np.log(10)] * 3, abs=1e-6)
+    subject = bench(*SOME, **net("zeros", **plain))
+    assert ask(subject, "init.symmetric").severity == "fail"  # which the first loss does not show
+
+
+@fashion
+def test_a_reshape_across_the_batch_is_told_on_clothes_as_on_digits() -> None:
+    for words in ((), SOME):
+        changes = [
+            ask(bench(*words, **net(fault)), "init.batch_mixing").evidence["change"] for fault in ("reshaped", "none")
+        ]
+        assert changes[0] > 1 and changes[1] < 1e-4
 
 
 @pytest.mark.parametrize("seed", range(3))

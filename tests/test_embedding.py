@@ -16,6 +16,7 @@ from plumbline.assemble import rehearse
 from plumbline.config import ConfigError, build, check_config
 from plumbline.data.core import Spec
 from plumbline.models.embedding_mlp import EmbeddingMLP
+from plumbline.models.mlp import MLP
 
 OPENING = types.SimpleNamespace(written=True)
 STYLE = {"norm": "none", "activation": "relu"}
@@ -79,6 +80,20 @@ def test_a_category_costs_its_embedding_and_not_a_weight_for_each_unit() -> None
     assert count(model(embedding=None)) == (3 * 2 + 2 * 1) + (2 + 2 + 1 + 1) * 8 + (8 + 1) * 2
     wide = Spec("classification", (500,), 2, categories=((0, 500),))
     assert EmbeddingMLP(wide, hidden=[], embedding=None, **STYLE).embeddings[0].weight.shape == (500, 50)
+
+
+def test_ten_categories_are_ten_inputs_and_ten_weights_for_each_unit_and_two_hundred_are_cheaper_looked_up(
+    tmp_path: Path,
+) -> None:
+    lines = ["town,kind"] + [f"{'abcdefghij'[k % 10]},{'xy'[k // 10 % 2]}" for k in range(100)]
+    data = read(tmp_path, lines, categorical=["town"])
+    assert data.spec.shape == (10,) and data.spec.categories == ((0, 10),)
+    wide = MLP(data.spec, hidden=[32], **STYLE)
+    assert wide.hidden[0].linear.weight.numel() == 10 * 32
+    shops = build(composed("data=shops").data)().spec
+    one_hot, looked_up = MLP(shops, hidden=[128], **STYLE), EmbeddingMLP(shops, hidden=[128], embedding=None, **STYLE)
+    (first, count_), weight = shops.categories[0], one_hot.hidden[0].linear.weight
+    assert (weight[:, first : first + count_].numel(), looked_up.embeddings[0].weight.numel()) == (25_600, 10_000)
 
 
 def test_two_rows_of_one_category_share_its_embedding_and_no_other_is_taught() -> None:

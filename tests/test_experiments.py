@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -31,6 +33,13 @@ NUMBERS: list[tuple[str, dict[str, tuple[float, float]]]] = [
 SLOW: list[tuple[str, dict[str, tuple[float, float]]]] = [
     *(
         (f"experiment=by_heart seed={seed}", {"train/accuracy": (1, 1), "val/accuracy": (0.965, 0.98)})
+        for seed in range(3)
+    ),
+    *(
+        (
+            f"experiment=by_heart regulariser=[dropout] regulariser.dropout.rate=0.5 seed={seed}",
+            {"train/accuracy": (0.995, 0.9995), "val/accuracy": (0.96, 0.985)},
+        )
         for seed in range(3)
     ),
     *(
@@ -92,6 +101,26 @@ def test_a_long_experiment_gives_its_numbers(words: str, expected: dict, ended) 
 def test_a_rate_that_is_too_high_diverges(rate: int, ended) -> None:
     status, folder = ended(f"experiment=toy_regression optimiser.lr={rate}")
     assert (status, noted(folder)["status"]) == (3, "diverged")
+
+
+@pytest.mark.slow
+def test_over_ten_draws_a_high_rate_diverges_a_middling_one_stalls_and_a_low_one_learns_the_mean(run) -> None:
+    ends = {}
+    for rate in (100, 10, 1, 0.2, 0.001):
+        for seed in range(10):  # of the samples and of the run
+            words = f"optimiser.lr={rate} seed={seed} data.draw={seed} report=false".split()
+            _, folder = run("experiment=toy_regression", *words, folder=f"{rate}-{seed}")
+            known, last = noted(folder), records(folder)[-1:]
+            loss = last[0]["val/loss"] if known["status"] == "finished" else math.inf
+            ends.setdefault(rate, []).append((loss, known["baseline"]["val/loss"], known["status"]))
+    assert {status for rate in (100, 10) for *_, status in ends[rate]} == {"diverged"}
+    losses = {rate: [loss for loss, *_ in ends[rate]] for rate in (1, 0.2, 0.001)}
+    mean = [known for _, known, _ in ends[0.001]]
+    assert median(losses[1]) == pytest.approx(131, rel=0.2) and min(losses[1]) > 50
+    assert median(losses[0.2]) == pytest.approx(0.372, abs=0.05) and max(losses[0.2]) < 0.5
+    assert median(losses[0.001]) == pytest.approx(1.025, abs=0.03)
+    assert median(mean) == pytest.approx(1.019, abs=0.005)
+    assert losses[0.001] == pytest.approx(mean, rel=0.06)  # of the mean of train, draw by draw
 
 
 def test_logistic_regression_with_l1_is_better_on_the_genes_than_the_network() -> None:

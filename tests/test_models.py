@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import composed, one_in
 from omegaconf import OmegaConf
 from torch import nn
 
+from plumbline.assemble import rehearse
 from plumbline.card import layers
-from plumbline.config import ConfigError, build
+from plumbline.config import ConfigError, build, check_config
 from plumbline.data.core import Spec
 from plumbline.models import blocks
 from plumbline.models.blocks import ACTIVATIONS, NORMS
@@ -143,6 +145,25 @@ def test_a_cnn_has_the_known_number_of_parameters(channels, parameters):
     ]  # fmt: skip
     counts = [row["parameters"] for row in rows if row["parameters"]]
     assert counts == ([416, 6_416, 39_250, 510] if width == 16 else [832, 51_264, 156_850, 510])
+
+
+KNOWN = {  # a command line, and the weights of each layer as the record of its run has them
+    "data=fashion_mnist model=linear": [7_850],
+    "data=fashion_mnist model.hidden=[50]": [39_250, 510],  # 39,760
+    "data=fashion_mnist model.hidden=[200,100]": [157_000, 20_100, 1_010],  # 178,110
+    "data=fashion_mnist model=cnn model.channels=[16,16] model.kernel=5 model.hidden=[50]": [416, 6_416, 39_250, 510],
+    "experiment=gene_expression": [5_001_000, 500_500, 1_002],  # 5,502,502
+    "experiment=toy_regression": [5_050, 1_020, 21],  # 6,091
+    "experiment=circle": [12, 10, 6],  # two outputs for the Playground's one, whose last layer has 3: 25
+}
+
+
+@pytest.mark.parametrize(("words",), one_in(3, [(words,) for words in KNOWN]))
+def test_the_layers_of_a_command_line_have_their_known_numbers_of_weights(words):
+    cfg = composed(*words.split())
+    check_config(cfg)
+    found = rehearse(cfg, build(cfg.data)().spec)  # no file is read
+    assert [row["parameters"] for row in found if row["parameters"]] == KNOWN[words]
 
 
 def test_linear_regression_has_a_weight_for_each_feature_and_a_bias():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import composed
 from hydra import compose, initialize_config_dir
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
@@ -167,6 +168,13 @@ def test_the_presets_are_what_their_papers_meant():
     assert [group["weight_decay"] for group in adamw.param_groups] == [0.01, 0.0]
     assert [len(group["params"]) for group in adamw.param_groups] == [3, 5]
     assert [len(group["params"]) for group in sgd.param_groups] == [8]
+
+
+def test_adam_at_a_thousandth_is_what_a_run_takes_unless_it_is_told():
+    optimiser = build(composed().optimiser)(network())
+    assert isinstance(optimiser, torch.optim.Adam)  # with the decay of AdamW
+    assert {group["lr"] for group in optimiser.param_groups} == {0.001}
+    assert build(option("adam"))(network()).param_groups[0]["lr"] == 0.001
 
 
 def test_a_norm_over_several_axes_is_spared_too():

@@ -123,6 +123,15 @@ def test_checkpoints_inside_an_epoch_come_every_save_minutes(light, monkeypatch:
     assert counts == [[0], [1, 2, 3, 0]]  # 90 samples: three updates, then the epoch's end
 
 
+def test_a_batch_may_be_one_sample_or_all_of_train(light) -> None:
+    for size, updates in ((1, 50), (100_000, 1)):
+        status, folder = light("data.subset=50", "epochs=3", f"batch_size={size}", folder=str(size))
+        lines = records(folder)
+        assert (status, [line["step"] for line in lines]) == (0, [updates * epoch for epoch in (1, 2, 3)])
+        assert lines[-1]["train/loss"] < lines[0]["train/loss"]
+    assert [line["train/loss"] for line in lines] == sorted((line["train/loss"] for line in lines), reverse=True)
+
+
 def test_name_and_outputs_are_in_the_folder_of_a_run() -> None:
     from hydra import compose, initialize_config_dir
 

@@ -32,6 +32,8 @@ def test_the_default_run_reaches_096_on_digits_and_leaves_its_whole_folder(run) 
     assert left == {*expected.split(), "last.pt.before", "data.npz", "baseline.npz", "report.html", "figures"}
     assert [finding["id"] for finding in found["findings"] if finding["severity"] in ("warn", "fail")] == []
     assert {finding["phase"] for finding in found["findings"]} == {"audit", "probes", "curve", "result"}
+    layers = [(row["kind"], row["output"], row["parameters"]) for row in found["layers"] if row["parameters"]]
+    assert layers == [("Linear", [128], 8_320), ("Linear", [64], 8_256), ("Linear", [10], 650)]
 
 
 def test_the_predictions_are_those_of_the_best_weights_and_give_its_metrics(run) -> None:

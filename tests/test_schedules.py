@@ -1,10 +1,12 @@
 """Schedules: ends, peaks, drops, and the same answer twice."""
 
 import math
+import statistics
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import records
 from hydra import compose, initialize_config_dir
 
 from plumbline.config import ConfigError, build, check_node
@@ -56,18 +58,21 @@ def test_the_cosine_is_1_then_its_middle_then_its_floor():
     values = [cosine(progress, [], warmup=0.0, floor=0.1) for progress in (0.0, 0.5, 1.0)]
     assert values == pytest.approx([1, 0.55, 0.1])
     assert cosine(0.6, [], warmup=0.2, floor=0.1) == pytest.approx(0.55)
+    assert [build(option("cosine"))(progress, []) for progress in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.55, 0.1])
 
 
 def test_linear_is_a_straight_line_to_its_floor():
     assert [linear(p, [], warmup=0.0, floor=0.2) for p in (0, 0.25, 1)] == pytest.approx([1, 0.8, 0.2])
 
 
-@pytest.mark.parametrize(("growth", "cycles", "peaks"), [("add", 5, [0, 1, 3, 6, 10]), ("double", 4, [0, 1, 3, 7])])
+@pytest.mark.parametrize(
+    ("growth", "cycles", "peaks"), [("add", 5, [0, 1, 3, 6, 10, 15]), ("double", 5, [0, 1, 3, 7, 15, 31])]
+)
 def test_restarts_peak_exactly_where_a_cycle_begins(growth, cycles, peaks):
-    values = {"warmup": 0.0, "cycles": cycles, "growth": growth, "floor": 0.1}
-    assert [k for k in range(15) if cosine_restarts(k / 15, [], **values) == 1] == peaks
-    for end in [*peaks[1:], 15]:
-        assert cosine_restarts(end / 15 - 1e-6, [], **values) == pytest.approx(0.1, abs=1e-6)
+    values, (*peaks, epochs) = {"warmup": 0.0, "cycles": cycles, "growth": growth, "floor": 0.1}, peaks
+    assert [k for k in range(epochs) if cosine_restarts(k / epochs, [], **values) == 1] == peaks
+    for end in [*peaks[1:], epochs]:
+        assert cosine_restarts(end / epochs - 1e-6, [], **values) == pytest.approx(0.1, abs=1e-6)
     assert cosine_restarts(1.0, [], **values) == pytest.approx(0.1)
 
 
@@ -89,6 +94,20 @@ def test_multistep_drops_at_its_milestones():
     )
     assert multistep(300 / 1000, [], **values) == pytest.approx(0.1)
     assert set(curve(multistep, warmup=0.0, milestones=[], factor=0.1)) == {1.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_where_a_high_rate_shakes_a_tenfold_drop_lowers_the_loss_at_once_and_each_later_one_by_less(seed, run):
+    words = ["optimiser=sgd", "optimiser.lr=0.3", "batch_size=8", "epochs=12", f"seed={seed}", "report=false"]
+    _, folder = run(*words, "schedule=multistep", "schedule.milestones=[0.5,0.67,0.84]")
+    lines = records(folder)
+    rates = [line["lr"] for line in lines]
+    assert rates == pytest.approx([0.3] * 6 + [0.03] * 2 + [0.003] * 2 + [0.0003] * 2)
+    train, val = ([line[f"{part}/loss"] for line in lines] for part in ("train", "val"))
+    assert val[6] < 0.9 * statistics.fmean(val[3:6]) and train[6] < 0.5 * statistics.fmean(train[3:6])
+    assert train[5] > train[7] > train[9] > train[11]
+    assert train[5] - train[7] > train[7] - train[9] > train[9] - train[11]
 
 
 def test_one_cycle_peaks_where_it_is_told():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import composed, noted
+from conftest import composed, noted, one_in
 from test_csv import lines_of, read
 
 from plumbline.config import ConfigError, build, check_config
@@ -71,6 +71,14 @@ def test_of_two_columns_that_correlate_the_first_stays() -> None:
     assert uncorrelated(table, 0.9999) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(("above", "left"), [(0.95, 24), pytest.param(0.9, 21, marks=pytest.mark.slow)])
+def test_of_thirty_columns_of_breast_cancer_those_stay_that_no_column_before_them_says_again(above, left) -> None:
+    data = made("data=breast_cancer", "data.select=[correlated]", f"data.correlated_above={above}")
+    assert len(data.spec.features) == left
+    r = np.abs(np.corrcoef(data.train.x.T)) - np.eye(left)
+    assert above - 0.1 < r.max() <= above
+
+
 def test_a_judge_has_the_error_of_a_ridge_regression_and_a_price_a_column() -> None:
     from sklearn.linear_model import Ridge
 
@@ -114,27 +122,52 @@ def test_no_row_of_validation_or_test_has_a_say(way: str) -> None:
     assert torch.equal(first.train.x, second.train.x) and not torch.equal(first.val.x, second.val.x)
 
 
+@pytest.mark.parametrize(("way",), one_in(2, [(way,) for way in ("forest", "ablation", "correlated", "annealing")]))
+def test_columns_are_chosen_before_the_test_set_is_read(way: str) -> None:
+    generator, opened = np.random.default_rng(0), []
+    x = generator.normal(size=(300, 12))
+
+    def test() -> Arrays:
+        opened.append("test")
+        return Arrays(x[:50], np.arange(50) % 2)
+
+    spec = Spec("classification", (12,), 2, ("a", "b"), NAMES[:12])
+    own = {key: value for key, value in SPLIT.items() if key != "test_fraction"}
+    data = in_memory(spec, lambda: Arrays(x, x[:, 4] > 0, test=test), **own)
+    few = selected(data, **CHOICE | {"select": [way], "keep": 3, "correlated_above": 0.05})
+    assert len(few.train.x[0]) == len(few.val.x[0]) == len(few.spec.features) < 12
+    assert opened == []
+
+
 @pytest.mark.slow
 def test_a_choice_among_noise_inside_the_split_leaves_validation_at_chance_and_one_on_everything_does_not() -> None:
     from sklearn.linear_model import LogisticRegression
 
     inside, outside = [], []
-    for draw in range(5):
+    for draw in range(6):
         words = [
             "data=gene_expression",
             "data.informative=0",
-            "data.samples=100",
-            "data.genes=1000",
+            "data.samples=125",
+            "data.genes=5000",
             f"data.draw={draw}",
         ]
-        whole, data = made(*words), made(*words, "data.select=[forest]", "data.keep=20")
-        inside.append(LogisticRegression().fit(data.train.x, data.train.y).score(data.val.x, data.val.y))
-        x, y = (torch.cat([getattr(part, key) for part in (whole.train, whole.val)]).numpy() for key in ("x", "y"))
-        best = np.argsort(-forest(Table(x, y, columns_of(whole.spec), True, None)))[:20]
-        model = LogisticRegression().fit(whole.train.x[:, best], whole.train.y)
-        outside.append(model.score(whole.val.x[:, best], whole.val.y))
-    assert abs(np.mean(inside) - 0.5) < 0.12, inside
-    assert np.mean(outside) > 0.75, outside
+        cfg = composed(*words, "data.split=kfold")  # 25 are the test set: five folds of a hundred
+        best = None
+        for cfg.data.fold in range(5):
+            cfg.data.select = []
+            whole = build(cfg.data)()
+            cfg.data.select, cfg.data.keep = ["forest"], 20
+            data = build(cfg.data)()
+            inside.append(LogisticRegression().fit(data.train.x, data.train.y).score(data.val.x, data.val.y))
+            x, y = (torch.cat([getattr(part, key) for part in (whole.train, whole.val)]).numpy() for key in ("x", "y"))
+            if best is None:
+                best = np.argsort(-forest(Table(x, y, columns_of(whole.spec), True, None)))[:20]
+            model = LogisticRegression().fit(whole.train.x[:, best], whole.train.y)
+            outside.append(model.score(whole.val.x[:, best], whole.val.y))
+    assert len(whole.train) + len(whole.val) == 100
+    assert np.mean(inside) == pytest.approx(0.48, abs=0.06), inside
+    assert np.mean(outside) == pytest.approx(0.77, abs=0.05), outside
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import composed, one_in
 from sklearn import metrics
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from plumbline import tasks
-from plumbline.config import ConfigError
+from plumbline.config import ConfigError, build
 from plumbline.data.core import Data, Scale, Spec, Split, Splits
 from plumbline.losses import cross_entropy
 
@@ -80,6 +82,20 @@ def test_the_baseline_of_97_to_3_has_the_accuracy_of_the_majority_and_the_loss_o
     assert found["val/accuracy"] == pytest.approx(0.97)
     assert found["val/balanced_accuracy"] == pytest.approx(0.5)
     assert found["val/loss"] == pytest.approx(0.1347, abs=5e-5)
+
+
+MAJORITY = {"breast_cancer": 0.627, "digits": 0.101, "wine": 0.399, "fashion_mnist": 0.1, "iris": 0.333}
+
+
+@pytest.mark.parametrize(("data",), one_in(4, [(data,) for data in MAJORITY]))
+def test_the_majority_has_the_accuracy_that_is_known_of_it(data: str) -> None:
+    if data == "fashion_mnist" and not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("needs Debian's dataset-fashion-mnist")
+    found = build(composed(f"data={data}").data)()
+    right = tasks.baseline(found, cross_entropy(found.spec))["val/accuracy"]
+    assert right == pytest.approx(
+        MAJORITY[data], abs=0.5 / len(found.val) + 0.0005
+    )  # the nearest that so many can have
 
 
 def test_the_interval_holds_the_true_accuracy_in_about_95_of_100_samples() -> None:

@@ -26,6 +26,7 @@ from plumbline.config import build
 from plumbline.data.core import Data
 from plumbline.loop import Diverged, epoch_order, seed_all, usable
 from plumbline.record import Record, save_arrays
+from plumbline.regularisers.layers import is_norm
 
 KEPT = "baseline.npz"  # in the folder of a run
 LEAST = 1e-4  # no answer is surer of a class than this: one mistake shall not be an infinite loss
@@ -225,9 +226,12 @@ def zero_input(view: View, *, updates: int) -> Answer:
         training.where = f"update {number + 1} on zeros"
         y = targets[number % len(targets)]
         step(training, [(torch.zeros(len(y), *view.spec.shape, device=where), y)])
+    norms = [module for module in training.model.modules() if is_norm(module) and module.training]
     training.model.eval()
+    for norm in norms:  # by the batch: of zeros, running statistics have no spread to divide by
+        norm.train()
     with torch.inference_mode():
-        said = training.model(torch.zeros(1, *view.spec.shape, device=where)).float().cpu()
+        said = training.model(torch.zeros(2, *view.spec.shape, device=where))[:1].float().cpu()
     return Answer(ZERO_INPUT, said.expand(len(val), -1).contiguous(), min(len(train), updates * cfg.batch_size))
 
 

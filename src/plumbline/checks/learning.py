@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from plumbline.checks.core import Finding
 from plumbline.checks.kernel import Kernel, few_features, ridge, told
@@ -14,8 +15,9 @@ from plumbline.checks.view import View
 MOST_NAMED = 20  # samples listed in a finding
 
 
-def unlearnable(view: View, *, least: int, enough: float, none: float, hardly: float) -> Finding | None:
-    """Whether quick learners tell the labels of held-out train samples from their inputs at all."""
+def unlearnable(view: View, *, least: int, enough: float, none: float, hardly: float, beside: float) -> Finding | None:
+    """Whether quick learners tell the labels of held-out train samples from their inputs: at all, and better than those of
+    the samples that are stored before or after them."""
     if len(view.train) < least or not _varies(view):
         return None
     score, sigmas = _best(view, view.standard[0], view.targets[0], view.kernel.left_out)
@@ -23,10 +25,17 @@ def unlearnable(view: View, *, least: int, enough: float, none: float, hardly: f
         return None  # a single class has samples worth the name
     what = "mean recall" if view.classes else "correlation"
     evidence = {what.replace(" ", "_"): score, "sigmas": sigmas, "samples": len(view.train)}
-    if sigmas > enough and not (_many(view) and _share(view, score) < hardly):
+    skill, (near, apart, where) = _share(view, score), (0.0, 0.0, "")
+    if skill < 1 - beside:
+        near, apart, where = _beside(view)
+    moved = apart > enough and _share(view, near) > skill + beside
+    if sigmas > enough and not moved and not (_many(view) and skill < hardly):
         return Finding("ok", f"quick learners tell held-out labels from the inputs: {what} {score:.2f}", evidence)
     said = f"quick learners can hardly tell held-out labels of train from the inputs: {what} {score:.3f}, "
     said += f"{sigmas:.1f} standard deviations from chance"
+    if moved:
+        evidence |= {"beside": near, "beside_sigmas": apart}
+        said += f"; the label of the sample stored {where} each they tell better: {near:.3f}"
     if len(view.val) >= least:
         x = view.standard[1]
         own, apart = _best(view, x, view.targets[1], Kernel(x, view.targets[1]).left_out)
@@ -34,7 +43,9 @@ def unlearnable(view: View, *, least: int, enough: float, none: float, hardly: f
         said += "; those of validation can be told" if apart > 2 * enough else "; nor can those of validation"
     return Finding(
         "fail" if sigmas < none and len(view.train) >= 2 * least else "warn", said, evidence,
-        cause="inputs and labels do not belong together: one of them was shifted, sorted or shuffled without the other",
+        cause="labels were moved on by one (a line at the head of a file, an index that begins at 1), or inputs of a series "
+        "hold its past" if moved else
+        "inputs and labels do not belong together: one of them was shifted, sorted or shuffled without the other",
         advice=(
             "look at twenty samples with their labels (the grid in the report)",
             "look at every step that reorders, filters or joins inputs and labels",
@@ -225,6 +236,18 @@ def _best(view: View, x: Tensor, targets: Tensor, answers: Tensor) -> tuple[floa
     if x.shape[1] > 20:
         tries.append(told(few_features(x, targets), targets, prior))
     return max(tries, key=lambda pair: pair[1])
+
+
+def _beside(view: View) -> tuple[float, float, str]:
+    """(score, its distance from chance, where) of the labels stored after each sample, or before it: what is told better."""
+    whole, rows, found = view.data.train.targets.cpu(), view.train.rows, [(0.0, 0.0, "")]
+    for step, where in ((1, "after"), (-1, "before")):
+        there = (rows + step >= 0) & (rows + step < len(whole))
+        targets = whole[rows[there] + step]
+        targets = one_hot(targets, view.spec.outputs).float() if view.classes else targets - targets.mean(0)
+        answers = Kernel(view.standard[0][there], targets).left_out
+        found.append((*told(answers, targets, targets.mean(0) if view.classes else None), where))
+    return max(found, key=lambda one: -1.0 if math.isnan(one[0]) else one[0])
 
 
 def _own_moments(view: View) -> Tensor:
