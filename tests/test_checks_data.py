@@ -474,6 +474,23 @@ def test_what_is_stored_by_class_or_hard_to_tell_is_not_taken_for_moved_on() -> 
         assert "beside" not in audit(spec, arrays, only="data.unlearnable")["data.unlearnable"].evidence, word
 
 
+@pytest.mark.parametrize("kind", ["numbers", "classes", "signs"])
+def test_a_series_whose_inputs_hold_its_past_is_not_taken_for_moved_on(kind: str) -> None:
+    """y follows itself, half of it by chance; the inputs are its last two values (or their signs) and three of noise."""
+    generator, level, classes = np.random.default_rng(0), [0.0, 0.0], kind != "numbers"
+    for _ in range(1000):
+        level.append(0.6 * level[-1] + generator.normal())
+    y = past = torch.tensor(level).float()
+    y = (y > 0).float() if classes else y
+    past = y if kind == "classes" else past
+    x = torch.stack([past[1:-1], past[:-2], *torch.from_numpy(generator.normal(size=(3, 1000))).float()], 1)
+    spec = Spec("classification" if classes else "regression", (5,), 1 + classes, ("a", "b") if classes else ())
+    target = y[2:].long() if classes else y[2:, None]
+    arrays = {"x": x[:700], "y": target[:700], "vx": x[700:], "vy": target[700:]}
+    found = audit(spec, arrays, only="data.unlearnable")["data.unlearnable"]
+    assert (found.severity, "beside" in found.evidence) == ("ok", False)
+
+
 def test_labels_that_are_shifted_are_told_hardly_better_than_chance_and_their_own_nearly_always() -> None:
     recall = []
     for fault in (lambda spec, arrays: None, planted.shifted):
