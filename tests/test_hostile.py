@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import composed, noted, records
+from conftest import composed, noted, one_in, records
 
 from plumbline import evaluate
 from plumbline.config import ConfigError
@@ -48,7 +48,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "said"), REFUSED, ids=[words for words, _ in REFUSED])
+@pytest.mark.parametrize(("words", "said"), one_in(3, REFUSED), ids=[words for words, _ in REFUSED])
 def test_what_does_not_go_together_is_refused_before_anything_is_written(words: str, said: str, run, tmp_path) -> None:
     with pytest.raises(ConfigError, match=said) as error:
         run(*words.split(), "epochs=1")
@@ -79,7 +79,7 @@ WORKS = [  # and the number of updates an epoch
 ]
 
 
-@pytest.mark.parametrize(("words", "updates"), WORKS, ids=[words for words, _ in WORKS])
+@pytest.mark.parametrize(("words", "updates"), one_in(3, WORKS), ids=[words for words, _ in WORKS])
 def test_what_looks_odd_and_is_sound_trains(words: str, updates: int, run) -> None:
     status, folder = run(*words.split(), "epochs=1", "report=false")
     (record,) = records(folder)

@@ -212,14 +212,14 @@ def check(status: int, error: str, parts: list[str], folder: Path) -> None:
     assert not (folder / "outputs").exists()
 
 
-@pytest.mark.parametrize("case", one_in(3, zip(COMPOSED, strict=True)), ids=name_of)
+@pytest.mark.parametrize("case", one_in(6, zip(COMPOSED, strict=True)), ids=name_of)
 def test_what_composition_sees_is_said_in_one_message(case, say, tmp_path: Path) -> None:
     words, parts, files = case
     write(files, tmp_path / "conf")
     check(*say(*words), parts, tmp_path)
 
 
-@pytest.mark.parametrize("case", one_in(2, zip(BUILT, strict=True)), ids=name_of)
+@pytest.mark.parametrize("case", one_in(4, zip(BUILT, strict=True)), ids=name_of)
 def test_what_building_sees_is_said_in_one_message(case, say, tmp_path: Path) -> None:
     words, parts, files = case
     write(files, tmp_path / "conf")
@@ -227,7 +227,7 @@ def test_what_building_sees_is_said_in_one_message(case, say, tmp_path: Path) ->
 
 
 # Some of each kind in a process of their own, where C libraries and the end of the interpreter may speak, too.
-ALONE = COMPOSED[::10] + BUILT[::13]
+ALONE = COMPOSED[::20] + BUILT[::20]
 
 
 @pytest.mark.parametrize("case", ALONE, ids=name_of)
@@ -323,10 +323,13 @@ def test_what_needs_no_torch_does_not_import_it(every: int, tmp_path: Path) -> N
     "words", [["epochs=abc"], ["model=mpl"], ["model._target_=os.system"], ["--help"], ["--cfg=job"]]
 )
 def test_what_needs_no_torch_takes_less_than_a_second(words, train) -> None:
-    began = resource.getrusage(resource.RUSAGE_CHILDREN)
-    train(*words)
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime < 1  # of the processor, however busy it is
+    def processor() -> float:
+        began = resource.getrusage(resource.RUSAGE_CHILDREN)
+        train(*words)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime  # however busy it is
+
+    assert processor() < 1 or processor() < 1  # a child of an earlier test may end meanwhile, and count
 
 
 # --- help ------------------------------------------------------------------------------------------------------------

@@ -31,10 +31,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "command",
-    [command if command == "scripts/train" else pytest.param(command, marks=pytest.mark.slow) for command in TRAIN],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("command", TRAIN)
 def test_a_command_of_the_readme_ends_well(command: str, clone: Path) -> None:
     needs_images = "fashion" in command or "weight_decay" in command
     if needs_images and not Path("/usr/share/datasets/fashion-mnist").is_dir():
