@@ -26,9 +26,7 @@ class Curve:
     uninformed: float | None = None  # the loss of knowing nothing
     broken: str = ""  # why the run could not go on, where it could not
     unit: str = "epoch"  # what a record stands for
-    known: dict[str, tuple[np.ndarray, np.ndarray]] = field(
-        default_factory=dict, repr=False
-    )  # series that were asked for
+    known: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)  # series asked for
 
     @classmethod
     def of(cls, run: dict[str, Any], records: list[dict[str, Any]], *, ended: bool, broken: str = "") -> Curve:
