@@ -83,7 +83,7 @@ class Record:
         self.resumed, self.training = cfg.resume is not None and (begun or trained), False
         if cfg.resume is None and (begun or trained):
             raise ConfigError(f"{directory}: holds a run already; go on with it by resume={directory}")
-        self.began, self.earlier = time.monotonic(), 0.0
+        self.began, self.earlier, self.pace = time.monotonic(), 0.0, Clock(AT_MOST)
         self.found_as: dict[str, Any] | None = None
         if self.resumed and begun:
             self.run = LATER | read_json(directory / "run.json")
@@ -141,7 +141,6 @@ class Record:
         if self.run["status"] == "finished" and not self.run["finished"]:
             self.run |= {"finished": now(), "seconds": self.earlier + time.monotonic() - self.began}
         write_json(self.directory / "run.json", self.run)
-        self.written = time.monotonic()
 
     def beat(self) -> None:
         """A sign of life, for those who watch from elsewhere."""
@@ -195,7 +194,7 @@ class Record:
         with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(_plain(epoch)) + "\n")
         self.run["best"] = best
-        if time.monotonic() - self.written > AT_MOST:
+        if self.pace.due():
             self.beat()
 
 
