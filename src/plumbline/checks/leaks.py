@@ -28,7 +28,7 @@ def leak(view: View, *, classes: float, numbers: float, pure: float) -> Finding 
     if x.shape[1] < 2 or len(x) < 50 or len(y.unique(dim=0)) < 2:
         return None
     known = classes if view.classes else numbers
-    told = _agreement(x, y) if view.classes else _chatterjee(x, y)  # (features,) or (features, classes or columns)
+    told = alone(x, y, view.classes)
     overall = told[0]
     best = int(overall.argmax())
     top = overall[best].item()
@@ -93,6 +93,11 @@ def _given_away(said: str, evidence: dict) -> Finding:
         advice=("leave that feature out", "ask of each feature whether it will be known when a prediction is wanted"),
         source="S0: data leakage; Kaufman et al. 2012; Chatterjee 2021",
     )  # fmt: skip
+
+
+def alone(x: Tensor, y: Tensor, classes: bool) -> tuple[Tensor, Tensor]:
+    """How much each feature alone tells of the targets, (features,), and of each class or column of them, (features, …)."""
+    return _agreement(x, y) if classes else _chatterjee(x, y)
 
 
 def _by_feature(x: Tensor, y: Tensor, look: object) -> list[Tensor]:

@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 
 from plumbline.checks.core import Finding
 from plumbline.checks.kernel import Kernel, few_features, ridge, told
+from plumbline.checks.leaks import MOST, alone
 from plumbline.checks.view import View
 
 MOST_NAMED = 20  # samples listed in a finding
@@ -242,27 +243,14 @@ def _beside(view: View) -> tuple[float, float, str]:
     whole, rows, found = view.data.train.targets.cpu(), view.train.rows, [(0.0, 0.0, "")]
     for step, where in ((1, "after"), (-1, "before")):
         there = (rows + step >= 0) & (rows + step < len(whole))
-        targets = whole[rows[there] + step]
-        targets = one_hot(targets, view.spec.outputs).float() if view.classes else targets - targets.mean(0)
-        x = view.standard[0][there]
-        if _holds(x, targets):
+        x, targets = view.standard[0][there], whole[rows[there] + step]
+        overall, each = alone(x.flatten(1)[:MOST], targets[:MOST], view.classes)
+        if max(overall.max(), each.amax(0).min()) > 0.95:
             continue  # a series whose inputs hold its past
+        targets = one_hot(targets, view.spec.outputs).float() if view.classes else targets - targets.mean(0)
         answers = Kernel(x, targets).left_out
         found.append((*told(answers, targets, targets.mean(0) if view.classes else None), where))
     return max(found, key=lambda one: -1.0 if math.isnan(one[0]) else one[0])
-
-
-def _holds(x: Tensor, targets: Tensor) -> bool:
-    """Whether the targets stand among the columns of the inputs, or are steps of one: (n, features), (n, targets)."""
-    x, targets = x.flatten(1)[:1000], targets[:1000]
-    known = targets.argmax(1) if targets.shape[1] > 1 else targets[:, 0]
-    x, wanted = (part - part.mean(0) for part in (x, targets[:, targets.any(0)]))
-    x, wanted = (part / part.norm(dim=0).clamp(min=1e-12) for part in (x, wanted))
-    if ((x.T @ wanted).abs().amax(0) > 0.99).all():
-        return True
-    by_each = known[x.argsort(dim=0)]  # (n, features): in the order of each column
-    steps = (by_each[1:] != by_each[:-1]).sum(0)
-    return bool(steps.min() < targets.shape[1] + 0.02 * len(x))
 
 
 def _own_moments(view: View) -> Tensor:
