@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -31,6 +32,15 @@ def test_the_batch_is_doubled_while_it_pays_and_memory_lasts(rates, found: int, 
     cfg = composed("data=digits", "batch_size=auto")
     sized_, words = sized(cfg, ["epochs=1", "batch_size=auto"], build(cfg.data)(), CPU, 1000)
     assert (sized_.batch_size, words, tried) == (found, ["epochs=1", f"batch_size={found}"], list(rates))
+
+
+def test_the_batch_that_is_found_by_the_clock_takes_at_least_half_as_many_samples_again_a_second_as_one_of_32() -> None:
+    cfg, prior = composed("data=digits", "batch_size=auto", "threads=1"), torch.full((10,), 0.1)
+    data = build(cfg.data)()
+    found = sized(cfg, [], data, CPU, 1000)[0].batch_size
+    assert found in (64, 128, 256, 512)
+    rates = {size: median(throughput(cfg, data, prior, CPU, size) for _ in range(3)) for size in (32, found)}
+    assert rates[found] > 1.5 * rates[32], rates  # 64: 1.8, 512: 6
 
 
 def test_a_batch_is_never_larger_than_train(monkeypatch) -> None:

@@ -212,6 +212,42 @@ def test_a_plateau_is_named_though_the_curve_stands_longer_where_it_is_done() ->
     assert 30 <= said.evidence["to"] <= 40
 
 
+def dropping(seed: int, levels: list[float], rates: list[float], length: int = 12) -> Curve:
+    """A loss that comes to each level within a few epochs and stands there, shaking by 2 %, each at a rate of its own."""
+    values = [1.0]
+    for to in levels:
+        values += (to + (values[-1] - to) * np.exp(-2 * np.arange(1, length + 1))).tolist()
+    return of(noisy(seed, np.array(values[1:]), 0.02), lr=np.repeat(rates, length))
+
+
+def test_a_plateau_and_then_a_drop_at_each_fall_of_the_rate_is_well_and_a_fall_that_brings_nothing_is_told() -> None:
+    check, rates = BUILT["drops"], [1, 0.1, 0.01, 0.001]
+    for seed in SEEDS:  # three drops by ten, as of a ResNet
+        said = check(dropping(seed, [0.6, 0.4, 0.3, 0.2], rates))
+        assert (said.severity, said.message.count("a plateau, then a drop")) == ("ok", 3), said.message
+        assert said.evidence["at"] == [13, 25, 37] and said.evidence["rates"] == rates[1:]
+        said = check(dropping(seed, [0.6, 0.4, 0.4, 0.2], rates))
+        assert (said.severity, said.evidence["gained"]) == ("info", [True, False, True]), said.message
+        assert "epoch 25: nothing (" in said.message and said.message.count("; epoch") == 2
+        early = of(noisy(seed, 0.9 ** np.arange(24), 0.01), lr=np.repeat([1, 0.5], 12))
+        assert check(early).message.count("it fell before, too") == 1
+
+
+def test_a_rate_that_glides_or_stays_or_rises_has_no_falls() -> None:
+    loss, part = falling(40), np.arange(40) / 40
+    for rate in (
+        np.ones(40),
+        1 - part,
+        (1 + np.cos(np.pi * part)) / 2,
+        0.5**part,
+        np.repeat([0.1, 1], 20),
+        0.5 ** np.arange(40),
+    ):
+        assert BUILT["drops"](of(loss, lr=rate)) is None
+    assert BUILT["drops"](of(loss)) is None
+    assert BUILT["drops"](of(loss, lr=np.repeat([1, 0.1], 20), ended=False)) is None
+
+
 def test_an_early_best_and_a_late_best_are_told() -> None:
     late = found(of(falling(20, speed=2), falling(20, speed=2)))
     assert "improving" in late and "early_best" not in late
@@ -381,6 +417,7 @@ MOVED = [  # the check, its threshold, another value, a curve of which it then s
     ("underfit", "share", 0.9, POOR), ("underfit", "gap", -0.1, POOR),
     ("plateau", "share", 1e-6, of(noisy(0, FLAT, 1e-4))), ("plateau", "stretch", 0.9, of(FLAT)),
     ("plateau", "left", 0.9, of(FLAT)),
+    ("drops", "factor", 0.05, dropping(0, [0.6, 0.4], [1, 0.1])), ("drops", "gain", 0.5, dropping(0, [0.6, 0.4], [1, 0.1])),
     ("early_best", "share", 0.02, of(falling(50), np.r_[0.6, 0.5, np.linspace(0.51, 0.6, 48)])),
     ("gap", "share", 0.9, of(falling(20, end=0.2), falling(20, end=0.8))),
     ("improving", "share", 0.5, of(falling(10), np.abs(np.arange(10) - 5.0))),

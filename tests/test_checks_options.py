@@ -53,6 +53,8 @@ PROVEN = {
             "curve.plateau.share",
             "curve.plateau.stretch",
             "curve.plateau.left",
+            "curve.drops.factor",
+            "curve.drops.gain",
             "curve.early_best.share",
             "curve.gap.share",
             "curve.improving.share",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import records
+from conftest import noted, records
 from hydra import compose, initialize_config_dir
 
 from plumbline.config import ConfigError, build, check_node
@@ -99,7 +99,15 @@ def test_multistep_drops_at_its_milestones():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_where_a_high_rate_shakes_a_tenfold_drop_lowers_the_loss_at_once_and_each_later_one_by_less(seed, run):
-    words = ["optimiser=sgd", "optimiser.lr=0.3", "batch_size=8", "epochs=12", f"seed={seed}", "report=false"]
+    words = [
+        "optimiser=sgd",
+        "optimiser.lr=0.3",
+        "batch_size=8",
+        "epochs=12",
+        f"seed={seed}",
+        "report=false",
+        "checks=quick",
+    ]
     _, folder = run(*words, "schedule=multistep", "schedule.milestones=[0.5,0.67,0.84]")
     lines = records(folder)
     rates = [line["lr"] for line in lines]
@@ -108,6 +116,8 @@ def test_where_a_high_rate_shakes_a_tenfold_drop_lowers_the_loss_at_once_and_eac
     assert val[6] < 0.9 * statistics.fmean(val[3:6]) and train[6] < 0.5 * statistics.fmean(train[3:6])
     assert train[5] > train[7] > train[9] > train[11]
     assert train[5] - train[7] > train[7] - train[9] > train[9] - train[11]
+    said = next(line for line in noted(folder)["findings"] if line["id"] == "curve.drops")
+    assert said["evidence"]["at"] == [7, 9, 11] and said["evidence"]["gained"] == [True, True, False], said["message"]
 
 
 def test_one_cycle_peaks_where_it_is_told():

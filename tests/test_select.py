@@ -13,14 +13,14 @@ from test_csv import lines_of, read
 
 from plumbline.config import ConfigError, build, check_config
 from plumbline.data import Arrays, Data, Spec, in_memory
-from plumbline.data.select import Judge, Table, columns_of, folds, forest, selected, uncorrelated
+from plumbline.data.select import Judge, Table, columns_of, f_test, folds, selected, uncorrelated
 from plumbline.evaluate import evaluate, read_request
 
 SPLIT = {"split": "stratified", "split_seed": 0, "val_fraction": 0.2, "test_fraction": 0.2, "folds": 5, "fold": 0,
          "subset": None, "normalise": True}  # fmt: skip
 CHOICE = {"select": [], "keep": 7, "correlated_above": 0.95, "columns": None}
 NAMES = tuple(f"c{k}" for k in range(25))
-WAYS = ["forest", "permutation", "ablation", "annealing"]
+WAYS = ["f_test", "linear", "forest", "permutation", "ablation", "annealing"]
 
 
 def planted(seed: int, classes: bool, change: Callable[[np.ndarray], None] = lambda x: None) -> tuple[Data, set[str]]:
@@ -49,7 +49,7 @@ def test_five_columns_that_matter_are_found_among_twenty_of_noise(way: str, clas
         data, true = planted(seed, classes)
         found = set(selected(data, **CHOICE | {"select": [way]}).spec.features)
         assert found >= true, (seed, true - found)
-        assert len(found - true) <= (2 if way in ("forest", "permutation") else 5)
+        assert len(found - true) <= (5 if way in ("ablation", "annealing") else 2)
 
 
 def test_mutual_information_sees_a_column_whatever_the_form_of_what_it_tells() -> None:
@@ -144,7 +144,7 @@ def test_a_choice_among_noise_inside_the_split_leaves_validation_at_chance_and_o
     from sklearn.linear_model import LogisticRegression
 
     inside, outside = [], []
-    for draw in range(6):
+    for draw in range(10):
         words = [
             "data=gene_expression",
             "data.informative=0",
@@ -157,17 +157,19 @@ def test_a_choice_among_noise_inside_the_split_leaves_validation_at_chance_and_o
         for cfg.data.fold in range(5):
             cfg.data.select = []
             whole = build(cfg.data)()
-            cfg.data.select, cfg.data.keep = ["forest"], 20
+            cfg.data.select, cfg.data.keep = ["f_test"], 20
             data = build(cfg.data)()
             inside.append(LogisticRegression().fit(data.train.x, data.train.y).score(data.val.x, data.val.y))
             x, y = (torch.cat([getattr(part, key) for part in (whole.train, whole.val)]).numpy() for key in ("x", "y"))
             if best is None:
-                best = np.argsort(-forest(Table(x, y, columns_of(whole.spec), True, None)))[:20]
+                best = np.argsort(-f_test(Table(x, y, columns_of(whole.spec), True, None)))[:20]
             model = LogisticRegression().fit(whole.train.x[:, best], whole.train.y)
             outside.append(model.score(whole.val.x[:, best], whole.val.y))
     assert len(whole.train) + len(whole.val) == 100
-    assert np.mean(inside) == pytest.approx(0.48, abs=0.06), inside
-    assert np.mean(outside) == pytest.approx(0.77, abs=0.05), outside
+    assert np.mean(inside) == pytest.approx(0.45, abs=0.06), (
+        inside
+    )  # classes of one size: a fold that has more of one taught less of it
+    assert np.mean(outside) == pytest.approx(0.87, abs=0.03), outside
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------
@@ -189,7 +191,7 @@ def test_a_categorical_column_stays_whole_or_goes(tmp_path: Path) -> None:
     for k in range(1, len(lines)):  # the city tells the kind
         cells = lines[k].split(",")
         lines[k] = ",".join([*cells[:3], "cat" if cells[1] == "Oslo" else "dog"])
-    for way in ("mutual_information", "forest", "permutation"):
+    for way in ("f_test", "linear", "mutual_information", "forest", "permutation"):
         data = read(tmp_path, lines, select=[way], keep=1)
         assert data.spec.features == ("city=Bergen", "city=Bodø", "city=Oslo")
         assert (data.spec.categories, data.selection.columns) == (((0, 3),), ("city",))

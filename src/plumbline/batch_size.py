@@ -19,7 +19,8 @@ from plumbline.loop import epoch_order, groups, seed_all
 AUTO = "auto"
 SMALLEST, LARGEST = 32, 512  # beyond that training changes more than its speed (Keskar et al. 2017)
 GAIN = 1.1  # a doubling that brings less throughput than this is not worth fewer updates
-TIMED = 3  # updates that are timed at each size, after one that is not
+TIMED = 3, 20  # updates that are timed at each size, after one that is not: at least, and at most
+ENOUGH = 0.2  # seconds of them: a small network's updates are short, and others use the machine, too
 
 
 def sized(
@@ -58,8 +59,10 @@ def throughput(cfg: DictConfig, data: Data, prior: torch.Tensor, where: torch.de
         with torch.random.fork_rng():
             training, _, step, _ = build_all(cfg, data.spec, prior, where, rehearsal=True)
             training.model.train()
-            turns = groups(data.train.batches(size, torch.cat([order] * (1 + TIMED))), cfg.accumulate)
-            for batches in islice(turns, 1 + TIMED):
+            turns = groups(data.train.batches(size, torch.cat([order] * (1 + TIMED[1]))), cfg.accumulate)
+            for batches in islice(turns, 1 + TIMED[1]):
+                if len(seconds) > TIMED[0] and sum(seconds[1:]) > ENOUGH:
+                    break
                 began = time.perf_counter()
                 seed_all(cfg.seed, training.generator)
                 float(step(training, batches))  # waits for the device

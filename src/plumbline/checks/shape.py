@@ -58,6 +58,38 @@ def flat_from(values: np.ndarray, begin: int, most: float) -> int:
     return int(leaves[0]) - 1 if len(leaves) else len(values) - begin - 1
 
 
+def drops(curve: Curve, *, factor: float, gain: float) -> Finding | None:
+    """What each fall of the rate at one blow brought: a plateau, then a drop of the loss; or it fell anyway; or nothing."""
+    rates, losses = (dict(zip(*curve.finite(key), strict=True)) for key in ("lr", curve.main))
+    at = np.array([place for place in rates if place in losses])
+    rate, loss = (np.array([series[place] for place in at]) for series in (rates, losses))
+    if not curve.ended or len(at) < 4 or loss.min() <= 0 or rate.min() <= 0:
+        return None
+    falls = np.r_[0, np.diff(np.log(rate))]
+    steady = np.abs(falls) < 0.01
+    begun = [k for k in range(2, len(at) - 1) if falls[k] <= np.log(factor) and steady[k - 1] and steady[k + 1]]
+    if not begun:
+        return None  # it glides, or stays
+    told, lost = [], []
+    for since, now, until in zip([0, *begun], begun, [*begun[1:], len(at)], strict=False):
+        before, after = (float(np.median(values)) for values in (loss[since:now][-3:], loss[now:until][:3]))
+        first, second = np.array_split(loss[since:now], 2)
+        gained, fell = 1 - after / before, 1 - second.min() / first.min()
+        word = "nothing" if gained < gain else "a plateau, then a drop" if fell < gain else "it fell before, too"
+        told.append(f"{curve.unit} {at[now]:g}: {word} ({before:.3g} → {after:.3g})")
+        lost.append(word == "nothing")
+    evidence = {"at": at[begun].tolist(), "gained": [not none for none in lost], "rates": rate[begun].tolist()}
+    said = f"falls of the rate, and {curve.name(curve.main)}: {'; '.join(told[:4])}" + "; …" * (len(told) > 4)
+    if not any(lost):
+        return Finding("ok", said, evidence)
+    return Finding(
+        "info", said, evidence, cause="the loss was as low as the network brings it, or the rate had been low before",
+        advice=("a fall that brings nothing can be left out, and the run ended there",
+                "the first fall later, if the loss had not come to a stand"),
+        source="S1: after a plateau each tenth of the rate gives a drop in error", symptom=True,
+    )  # fmt: skip
+
+
 def early_best(curve: Curve, *, share: float) -> Finding | None:
     """Whether the best came so early that most of the training was for nothing."""
     found = curve.best()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
@@ -14,7 +15,7 @@ from plumbline.contract import require
 from plumbline.data.core import Data, Scale, Selection, Spec, Split, Splits
 from plumbline.data.splits import DataOptions
 
-Way = Literal["correlated", "mutual_information", "forest", "permutation", "ablation", "annealing"]
+Way = Literal["correlated", "f_test", "mutual_information", "linear", "forest", "permutation", "ablation", "annealing"]
 TREES = 300  # of a forest: fewer, and columns of equal worth are told apart by chance
 FOLDS = 5  # of train, in which what is held out judges
 COOLING = (0.02, 0.0005)  # of annealing, first and last: what may get worse by so much is taken a third of the time
@@ -55,9 +56,10 @@ def selected(data: Data, *, select: list[Way], keep: int, correlated_above: floa
     """The data with some of their columns, which train is read for at once; a categorical column stays whole or goes.
 
     select: ways, one after the other. correlated drops a column that correlates above `correlated_above` with one before
-    it. mutual_information, forest (impurity) and permutation (what a forest loses on held-out rows) keep the best
-    `keep`. ablation drops columns in turn as long as a linear model's held-out error does not rise by more than a column's
-    price; annealing also takes back (see Judge). columns: those to keep, by name, and none is chosen then. Raises ConfigError.
+    it. f_test, mutual_information, linear (its weights), forest (impurity) and permutation (what a forest loses on
+    held-out rows) keep the best `keep`. ablation drops columns in turn as long as a linear model's held-out error does
+    not rise by more than a column's price; annealing also takes back (see Judge). columns: those to keep, by name, and
+    none is chosen then. Raises ConfigError.
     """
     require("data.keep", keep, keep >= 1, "at least 1")
     require("data.correlated_above", correlated_above, 0 < correlated_above <= 1, "in (0, 1]")
@@ -73,7 +75,7 @@ def selected(data: Data, *, select: list[Way], keep: int, correlated_above: floa
             raise ConfigError(f"data.columns={columns}: name at least one, and each once; accepted: {', '.join(names)}")
         kept.sort()
     else:
-        if {"mutual_information", "forest", "permutation"} & set(select):
+        if SCORES.keys() & set(select):
             require("data.keep", keep, keep <= len(names), f"at most {len(names)}, the number of columns")
         kept = chosen(data.train, spec, inputs, select, keep, correlated_above)
     taken = np.concatenate([inputs[at] for at in kept])
@@ -160,6 +162,26 @@ def uncorrelated(table: Table, above: float) -> list[int]:
     return sorted(set(range(len(table.columns))) - {numbers[place] for place in np.flatnonzero(dropped)})
 
 
+def f_test(table: Table) -> np.ndarray:
+    """(columns,) how far apart the means of classes are, or how steep a line is, over what is left: F of the best input."""
+    from sklearn.feature_selection import f_classif, f_regression
+
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of constant inputs, which tell nothing
+        found = np.nan_to_num((f_classif if table.classes else f_regression)(table.x, table.y)[0])
+    return np.array([found[inputs].max() for inputs in table.columns])
+
+
+def linear(table: Table) -> np.ndarray:
+    """(columns,) the absolute weights of logistic or ridge regression on inputs of one scale, summed over inputs and classes."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    x = (table.x - table.x.mean(0)) / np.maximum(table.x.std(0), 1e-12)
+    model = LogisticRegression(max_iter=1000) if table.classes else Ridge()
+    weights = np.abs(np.atleast_2d(model.fit(x, table.y).coef_)).sum(0)
+    return np.array([weights[inputs].sum() for inputs in table.columns])
+
+
 def mutual_information(table: Table) -> np.ndarray:
     """(columns,) nats that a column tells of the target (Kraskov et al. 2004; Ross 2014)."""
     from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
@@ -196,7 +218,7 @@ def permutation(table: Table) -> np.ndarray:
 
 
 SCORES: dict[str, Callable[[Table], np.ndarray]] = {
-    "mutual_information": mutual_information, "forest": forest, "permutation": permutation,
+    "f_test": f_test, "mutual_information": mutual_information, "linear": linear, "forest": forest, "permutation": permutation,
 }  # fmt: skip
 
 
