@@ -84,7 +84,7 @@ def test_odd_data_have_pictures_or_none_but_no_error(
 ) -> None:
     import json
 
-    from plumbline.record import save_arrays
+    from plumbline.files import save_arrays
 
     task = "regression" if y.is_floating_point() else "classification"
     split = Split(x, y, np.arange(20))

@@ -16,7 +16,7 @@ from conftest import records, trials
 from slurm_here import TRAINING, Here, running, until
 from test_slurm_survival import parent_of
 
-from plumbline.record import read_json
+from plumbline.files import read_json
 
 pytestmark = pytest.mark.slow
 EPOCHS = 80

@@ -12,7 +12,8 @@ import yaml
 from omegaconf import DictConfig
 
 from plumbline.config import ConfigError
-from plumbline.record import Record, read_json
+from plumbline.files import read_json
+from plumbline.record import Record
 
 BESIDE = (  # root keys that change nothing of what is learnt, nor of how it is judged
     "name", "question", "parent", "outputs", "report", "checks", "tracker", "figures", "device", "threads", "compile", "shard",

@@ -56,7 +56,7 @@ def main() -> int:
         return MISTAKE
     found = diagnose(curve)
     if "--json" in words:
-        from plumbline.record import as_json
+        from plumbline.files import as_json
 
         print(as_json({"log": str(path), "columns": log.columns, "records": len(log.records), "findings": found}))
     else:

@@ -97,8 +97,9 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
     """The metrics with their 95 % intervals; those of the test set are noted in run.json. What can fail is tried first."""
     from plumbline import device, tasks
     from plumbline.assemble import assemble, mistakes_in, rehearse
+    from plumbline.files import lock, read_json, write_json
     from plumbline.members import collected, temperature, tempered
-    from plumbline.record import lock, read_json, save_predictions, saved_config, write_json
+    from plumbline.record import save_predictions, saved_config
     from plumbline.report.page import write_report
     from plumbline.scoring import Scoring, load_best
     from plumbline.transfer import begun
@@ -172,7 +173,7 @@ def validated(
 ) -> dict[str, Any]:  # fmt: skip
     """What the answers are worth on validation, beside the network's alone; written into the folder, opening nothing."""
     from plumbline import tasks
-    from plumbline.record import write_json
+    from plumbline.files import write_json
 
     found: dict[str, Any] = {"answers": shown, "temperatures": degrees, "metrics": {}}
     for name, outputs in (("alone", alone), ("together", together)):

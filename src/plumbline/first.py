@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from plumbline import mistakes
 from plumbline.config import STUDY, ConfigError
 from plumbline.exits import BY_HAND, DONE, TO_BE_CONTINUED
-from plumbline.record import MAY_CHANGE, read_json, write_request
+from plumbline.files import read_json
+from plumbline.record import MAY_CHANGE, write_request
 from plumbline.signals import Left
 from plumbline.slurm.job import fate
 from plumbline.transfer import named

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from plumbline.changes import latest, settings, told
 from plumbline.config import MAXIMISE, ConfigError
 from plumbline.exits import DONE, MISTAKE, outlast_the_reader
-from plumbline.record import lock, read_json, read_run, write_json
+from plumbline.files import lock, read_json, write_json
+from plumbline.record import read_run
 from plumbline.report import finite, number
 
 if TYPE_CHECKING:

@@ -50,7 +50,7 @@ def read_log(path: Path, given: dict[str, str]) -> Log:
     run = source.parent / "run.json"
     ours = source.name == "metrics.jsonl" and run.is_file()
     if ours and not given:
-        from plumbline.record import read_json
+        from plumbline.files import read_json
 
         noted = read_json(run)
         if noted["objective"] and noted["baseline"]:

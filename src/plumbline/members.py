@@ -40,7 +40,8 @@ class Members:
 
     def join(self, place: Path, allow: list[str], where: torch.device) -> None:
         """Add the best weights of a run's folder, or those of one file in it. Raises ConfigError if its data are others."""
-        from plumbline.record import read_json, saved_config
+        from plumbline.files import read_json
+        from plumbline.record import saved_config
 
         folder, file = (place, place / "best.pt") if place.is_dir() else (place.parent, place)
         if not file.exists():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import platform
 import sys
@@ -14,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from plumbline.checks.core import ranked
 from plumbline.config import STUDY, Config, ConfigError
 from plumbline.environment import command, environment, git_state, now
+from plumbline.files import lock, plain, read_json, save_arrays, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,37 +35,6 @@ WORST = 24  # predictions shown in the report
 LATER = {"transfer": None, "change": None}  # keys that a run of an earlier version does not have
 AT_MOST = 1.0  # seconds between writings of run.json for an epoch's sake: it takes longer than a small epoch
 STALE_SECONDS = 600  # a running run without a sign of life for so long is lost
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all; NaN and infinities, which JSON does not have, become null."""
-    write_text(path, as_json(content) + "\n")
-
-
-def as_json(content: Any) -> str:
-    return json.dumps(_plain(content), indent=1, ensure_ascii=False)
-
-
-def write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 class Record:
@@ -148,7 +116,7 @@ class Record:
 
     def metrics(self, records: list[dict[str, Any]]) -> None:
         """metrics.jsonl as the records are; what a killed run wrote beyond its checkpoint goes."""
-        write_text(self.directory / "metrics.jsonl", "".join(json.dumps(_plain(record)) + "\n" for record in records))
+        write_text(self.directory / "metrics.jsonl", "".join(json.dumps(plain(record)) + "\n" for record in records))
 
     def found(self, phase: str, findings: list[dict[str, Any]]) -> None:
         """Note the findings of a phase of the run, in place of what it found before."""
@@ -192,7 +160,7 @@ class Record:
     def epoch(self, epoch: dict[str, Any], best: dict[str, Any]) -> None:
         """An epoch is over: its record, the best one so far, and a sign of life, once a second at most."""
         with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(epoch)) + "\n")
+            file.write(json.dumps(plain(epoch)) + "\n")
         self.run["best"] = best
         if self.pace.due():
             self.beat()
@@ -212,31 +180,6 @@ def findable(cfg: DictConfig) -> DictConfig:
         if isinstance(path, str) and Path(path).exists():
             OmegaConf.update(cfg, key, str(Path(path).resolve()))
     return cfg
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a run's folder; raises ConfigError where it is not whole."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error}); without it, delete it and say resume={path.parent}"
-        ) from error
-
-
-def lock(directory: Path) -> Any:
-    """Hold the folder for this process, until it ends however it ends; raises ConfigError where another holds it."""
-    try:
-        file = open(directory / ".lock", "w")  # noqa: SIM115 - open as long as the run
-    except OSError as error:
-        raise ConfigError(f"{directory}: cannot be written to ({error.strerror})") from error
-    for attempt in range(20):  # a killed run's loader processes live on for a moment
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            time.sleep(0.5 * (attempt < 19))
-    raise ConfigError(f"{directory}: another process is training in this folder; wait for it, or stop it")
 
 
 def save_predictions(path: Path, data: Data, split: Split, outputs: Tensor, losses: Tensor, targets: Tensor) -> None:
@@ -259,17 +202,6 @@ def save_predictions(path: Path, data: Data, split: Split, outputs: Tensor, loss
         arrays["items"] = split.items
     named = {key: array.contiguous().cpu().numpy() for key, array in arrays.items()}
     save_arrays(path, ids=split.ids, **named)
-
-
-def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """An .npz file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_config(asked: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path]:

@@ -29,9 +29,10 @@ from plumbline.console import Console
 from plumbline.contract import place
 from plumbline.data.core import Data
 from plumbline.distributed import World, joined
+from plumbline.files import save_arrays
 from plumbline.first import origin, trained
 from plumbline.loop import Diverged, Training, fit, planned, updates_per_epoch
-from plumbline.record import Clock, Record, save_arrays, save_predictions, write_request
+from plumbline.record import Clock, Record, save_predictions, write_request
 from plumbline.report import SEEN
 from plumbline.report.figures import figures
 from plumbline.report.page import write_report

@@ -92,7 +92,7 @@ def run_stage(folder: Path, words: list[str]) -> int:
 
 def read(folder: Path) -> dict[str, Any]:
     """run.json of a stage."""
-    from plumbline.record import read_json
+    from plumbline.files import read_json
 
     return read_json(folder / "run.json")
 

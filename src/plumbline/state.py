@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from plumbline.config import ConfigError
+from plumbline.files import replacing
 from plumbline.sharding import alike, gathered, optimiser_alike, whole
 
 
@@ -173,25 +174,14 @@ def waiting(loss: Tensor | float) -> float | Tensor:
 
 
 def write(content: dict[str, Any], path: Path, keep: bool = False) -> None:
-    """torch.save, whole or not at all: to a temporary name, to the disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """torch.save, whole or not at all; keep: what was there stays, as `before` says."""
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path, before(path) if keep else None) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep and path.exists():
-            spare = temporary.with_name(temporary.name + ".before")
-            os.link(path, spare)  # both names at once: there is no moment without a last checkpoint
-            os.replace(spare, before(path))
-            spare.unlink(missing_ok=True)  # killed right here once, both are one file, and replacing does nothing
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's own writer turns a full disk into a RuntimeError
         raise NotSaved(
             f"{path}: could not be written ({_reason(error)}); the checkpoint before it is intact"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _reason(error: BaseException) -> str:

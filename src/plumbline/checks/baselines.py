@@ -24,8 +24,9 @@ from plumbline.checks.margin import ZERO_INPUT, strongest
 from plumbline.checks.view import BATCH, COMPONENTS, View, nearest, part, principal, small
 from plumbline.config import build
 from plumbline.data.core import Data
+from plumbline.files import save_arrays
 from plumbline.loop import Diverged, epoch_order, seed_all, usable
-from plumbline.record import Record, save_arrays
+from plumbline.record import Record
 from plumbline.regularisers.layers import is_norm
 
 KEPT = "baseline.npz"  # in the folder of a run

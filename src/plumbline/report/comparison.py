@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plumbline.config import MAXIMISE
+from plumbline.files import write_text
 from plumbline.report import label
 from plumbline.report.drawing import End, canvas, line, logarithmic, name_ends
-from plumbline.report.page import inline, replaced, svg, template
+from plumbline.report.page import inline, svg, template
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +40,7 @@ def write_comparison(path: Path, rows: list[dict[str, Any]], metric: str, direct
     shared = {"metric": label(metric), "better": "more" if direction == MAXIMISE else "less", "pictures": pictures}
     page = template("comparison.html.j2").render(rows=rows, here=path.resolve().parent, **shared)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replaced(path, page)
+    write_text(path, page)
     return path
 
 

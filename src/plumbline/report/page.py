@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 import warnings
 from functools import cache
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plumbline.checks.core import ALARMS, ranked
+from plumbline.files import write_text
 from plumbline.report import (
     Folder,
     finite,
@@ -52,7 +52,7 @@ def write_report(directory: Path) -> Path:
     for name in PICTURES:
         path = folder.path / "figures" / f"{name}.svg"
         if name in pictures:
-            replaced(path, pictures[name])
+            write_text(path, pictures[name])
         else:
             path.unlink(missing_ok=True)  # of an earlier report, so no longer true
     tables: dict[str, Any] = {}
@@ -67,15 +67,8 @@ def write_report(directory: Path) -> Path:
         pictures={name: inline(text, name) for name, text in pictures.items()}, layers=folder.get("layers", list),
         here=folder.path.resolve().name,
     )  # fmt: skip
-    replaced(folder.path / "report.html", page)
+    write_text(folder.path / "report.html", page)
     return folder.path / "report.html"
-
-
-def replaced(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one, never half of one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, "utf-8")
-    os.replace(draft, path)
 
 
 @cache

@@ -119,7 +119,7 @@ def finish(study: Study, opened: optuna.Study, claim: IO[str] | None = None) -> 
 
 
 def _finish(study: Study, opened: optuna.Study) -> None:
-    from plumbline.record import write_text
+    from plumbline.files import write_text
     from plumbline.search.postmortem import write_postmortem
 
     write_text(study.folder / "trials.csv", table(study, opened))

@@ -27,7 +27,7 @@ COLOURS = {"finished": "#0072b2", "pruned": "#b9c2cc", "diverged": "#d55e00", "f
 
 def write_postmortem(study: Study, opened: optuna.Study) -> Path:
     """Write report.html into the study's folder, from its storage and its trials' folders; return its path."""
-    from plumbline.record import write_text
+    from plumbline.files import write_text
 
     path = study.folder / "report.html"
     write_text(path, page(study, opened))

@@ -87,7 +87,7 @@ class Study:
             raise ConfigError(f"study={folder}: its {FILE} cannot be read: {error}") from error
 
     def write(self) -> None:
-        from plumbline.record import write_text
+        from plumbline.files import write_text
 
         facts = {key: value for key, value in asdict(self).items() if key not in ("folder", "_points")}
         facts["space"] = self.space.plain()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from plumbline.config import ConfigError, build
 from plumbline.data.core import Data, Spec, Split
+from plumbline.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,9 +102,8 @@ class Gallery:
             figure = self._try(name, lambda picture, subject: picture.draw(subject), state)
             if figure is not None:
                 (self.directory / "figures").mkdir(exist_ok=True)
-                draft = self.directory / "figures" / f".{name}.{os.getpid()}"
-                figure.savefig(draft, dpi=DOTS, format="png")
-                os.replace(draft, self.directory / "figures" / f"{name}.png")
+                with replacing(self.directory / "figures" / f"{name}.png") as file:
+                    figure.savefig(file, dpi=DOTS, format="png")
                 drawn[name] = figure
         return drawn
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plumbline.record import save_arrays
+from plumbline.files import save_arrays
 from plumbline.report import grey_range
 from plumbline.report.drawing import INK, MUTED, PAPER, WIDTH, short
 from plumbline.seeing import Picture, Subject

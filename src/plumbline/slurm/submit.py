@@ -87,7 +87,7 @@ def check_device(device: str, options: Options) -> None:
 
 def hand_over(text: str, folder: Path, options: Options, earlier: list[str]) -> str:
     """Write job.sh into the folder and submit it; return the job's number. earlier: those of the same folder before."""
-    from plumbline.record import write_json, write_text
+    from plumbline.files import write_json, write_text
 
     write_text(folder / "job.sh", text)
     answer = slurm(["sbatch", "--parsable", str(folder / "job.sh")], options)
@@ -100,7 +100,7 @@ def hand_over(text: str, folder: Path, options: Options, earlier: list[str]) -> 
 
 def submitted(folder: Path) -> list[str]:
     """The numbers of all jobs that were submitted for a folder."""
-    from plumbline.record import read_json
+    from plumbline.files import read_json
 
     return read_json(folder / JOB)["jobs"] if (folder / JOB).exists() else []
 
