@@ -13,7 +13,8 @@ from test_csv import lines_of, read
 
 from plumbline.config import ConfigError, build, check_config
 from plumbline.data import Arrays, Data, Spec, in_memory
-from plumbline.data.select import Judge, Table, columns_of, f_test, folds, selected, uncorrelated
+from plumbline.data.importance import Judge, Table, f_test, folds, uncorrelated
+from plumbline.data.select import columns_of, selected
 from plumbline.evaluate import evaluate, read_request
 
 SPLIT = {"split": "stratified", "split_seed": 0, "val_fraction": 0.2, "test_fraction": 0.2, "folds": 5, "fold": 0,
