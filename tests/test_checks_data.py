@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -465,6 +466,19 @@ def test_labels_moved_on_by_one_in_the_file_are_told_by_the_samples_stored_besid
         found = build(cfg.checks.data.unlearnable)(View(made(data.spec, arrays), cfg, 1000))
         assert found.severity in ALARMS and f"stored {'after' if step > 0 else 'before'} each" in found.message
         assert (found.evidence["mean_recall"], found.evidence["beside"]) == pytest.approx((own, near), abs=0.05)
+
+
+def test_the_whole_audit_of_masks_or_of_a_thousand_numbers_each_takes_seconds() -> None:
+    """As many targets as pixels: what looks at each pair of a feature and a target would take minutes."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(800, 1000, generator=generator)
+    wide = {"x": noise[:600, :900], "y": noise[:600] * 3, "vx": noise[600:, :900], "vy": noise[600:] * 3}
+    shapes, masks = clean("data=shapes")
+    masks["y"] = masks["y"].roll(1, 0)  # in no order any more, so that every question is asked
+    for spec, arrays in ((shapes, masks), (Spec("regression", (900,), 1000), wide)):
+        began = time.process_time()
+        audit(spec, arrays)
+        assert time.process_time() - began < 20, spec.task
 
 
 def test_what_is_stored_by_class_or_hard_to_tell_is_not_taken_for_moved_on() -> None:

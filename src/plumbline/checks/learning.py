@@ -26,15 +26,14 @@ def unlearnable(view: View, *, least: int, enough: float, none: float, hardly: f
         return None  # a single class has samples worth the name
     what = "mean recall" if view.classes else "correlation"
     evidence = {what.replace(" ", "_"): score, "sigmas": sigmas, "samples": len(view.train)}
-    skill, (near, apart, where) = _share(view, score), (0.0, 0.0, "")
-    if skill < 1 - beside:
-        near, apart, where = _beside(view)
-    moved = apart > enough and _share(view, near) > skill + beside
+    skill = _share(view, score)
+    moved = _beside(view, skill + beside, enough) if skill < 1 - beside else None
     if sigmas > enough and not moved and not (_many(view) and skill < hardly):
         return Finding("ok", f"quick learners tell held-out labels from the inputs: {what} {score:.2f}", evidence)
     said = f"quick learners can hardly tell held-out labels of train from the inputs: {what} {score:.3f}, "
     said += f"{sigmas:.1f} standard deviations from chance"
     if moved:
+        near, apart, where = moved
         evidence |= {"beside": near, "beside_sigmas": apart}
         said += f"; the label of the sample stored {where} each they tell better: {near:.3f}"
     if len(view.val) >= least:
@@ -238,19 +237,24 @@ def _best(view: View, x: Tensor, targets: Tensor, answers: Tensor) -> tuple[floa
     return max(tries, key=lambda pair: pair[1])
 
 
-def _beside(view: View) -> tuple[float, float, str]:
-    """(score, its distance from chance, where) of the labels stored after each sample, or before it: what is told better."""
-    whole, rows, found = view.data.train.targets.cpu(), view.train.rows, [(0.0, 0.0, "")]
+def _beside(view: View, above: float, sure: float) -> tuple[float, float, str] | None:
+    """(score, its distance from chance, where) of the labels stored after each sample, or before it, that are told so much
+    better than its own."""
+    whole, rows, found = view.data.train.targets.cpu(), view.train.rows, []
     for step, where in ((1, "after"), (-1, "before")):
         there = (rows + step >= 0) & (rows + step < len(whole))
-        x, targets = view.standard[0][there], whole[rows[there] + step]
-        overall, each = alone(x.flatten(1)[:MOST], targets[:MOST], view.classes)
-        if max(overall.max(), each.amax(0).min()) > 0.95:
-            continue  # a series whose inputs hold its past
-        targets = one_hot(targets, view.spec.outputs).float() if view.classes else targets - targets.mean(0)
-        answers = Kernel(x, targets).left_out
-        found.append((*told(answers, targets, targets.mean(0) if view.classes else None), where))
-    return max(found, key=lambda one: -1.0 if math.isnan(one[0]) else one[0])
+        x, stored = view.standard[0][there], whole[rows[there] + step]
+        targets = one_hot(stored, view.spec.outputs).float() if view.classes else stored - stored.mean(0)
+        score, sigmas = told(Kernel(x, targets).left_out, targets, targets.mean(0) if view.classes else None)
+        if sigmas > sure and _share(view, score) > above and not _holds_its_past(x, stored, view.classes):
+            found.append((score, sigmas, where))
+    return max(found, default=None)
+
+
+def _holds_its_past(x: Tensor, y: Tensor, classes: bool) -> bool:
+    """Whether features tell the targets stored beside them, as in series."""
+    overall, each = alone(x.flatten(1)[:MOST], y[:MOST], classes)
+    return max(overall.max(), each.amax(0).min()) > 0.95
 
 
 def _own_moments(view: View) -> Tensor:
