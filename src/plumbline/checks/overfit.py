@@ -133,9 +133,9 @@ def verdict(bench: Bench, tried: list[Attempt], size: int, least: float | None, 
     said = f"after {best.updates} updates {max(best.score, 0):.0%} {name}, a loss of {best.loss:.3g}"
     trained = sum(parameter.numel() for parameter in bench.network.model.parameters() if parameter.requires_grad)
     if cut or trained < size * bench.spec.outputs:
-        why = "time" if trained >= size * bench.spec.outputs else "parameters"
+        why = "too little time" if trained >= size * bench.spec.outputs else "too few parameters"
         return Finding(
-            "info", f"too few {why} to learn {size} samples by heart: {said}", evidence, source=source, symptom=True
+            "info", f"{why} to learn {size} samples by heart: {said}", evidence, source=source, symptom=True
         )
     return Finding(
         "warn", f"cannot learn {size} samples by heart: {said}", evidence,
