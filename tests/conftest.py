@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -30,18 +31,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """A file's tests share its fixtures, so they stay in one process; all that start a SLURM do, or two would meet.
+    """Tests go to whichever process is free; those of a file with a fixture for all of it stay in one process, which
+    begins with them, and so do all that start a SLURM, or two would meet.
 
     xdist's own groups (--dist loadgroup) say nothing and do nothing under pytest 9: they rename the tests, which it forbids.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFile(LoadScopeScheduling):
+    @functools.cache
+    def shares(file: str) -> bool:
+        return 'scope="' in (ROOT / file).read_text("utf-8")
+
+    class ByFixture(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "slurm" if "test_slurm_" in file else file
+            return "slurm" if "test_slurm_" in file else file if shares(file) else nodeid
 
-    return ByFile(config, log)
+    return ByFixture(config, log)
 
 
 @pytest.fixture

@@ -181,5 +181,5 @@ def test_fifty_noisy_points_of_a_spiral_are_learned_by_heart_and_less_so_with_a_
 @pytest.mark.slow
 def test_three_of_five_networks_come_to_098_on_the_spiral_without_noise() -> None:
     words = "experiment=spiral data.noise=0 data.val_fraction=0.4 data.draw=0 epochs=2000"
-    best = [max(record["val/accuracy"] for record in epochs(words, seed)) for seed in FIVE]
-    assert sum(accuracy >= 0.98 for accuracy in best) == pytest.approx(3, abs=1)
+    came = [any(record["val/accuracy"] >= 0.98 for record in epochs(words, seed)) for seed in FIVE]
+    assert sum(came) == pytest.approx(3, abs=1)
