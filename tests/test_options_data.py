@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import composed, first_of_each
+from conftest import composed, first_of_each, one_in
 from omegaconf import DictConfig, OmegaConf
 from test_image_folder import write as write_images
 from test_options import CONF, Given, alternative, changed, keys_of
@@ -166,7 +166,7 @@ def need(name: str) -> None:
         pytest.importorskip(EXTRA[name], reason="scripts/setup installs it")
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("name",), one_in(2, [(name,) for name in OPTIONS]))
 def test_every_option_of_data_composes_and_loads_and_twice_the_same(name: str, files: Path) -> None:
     need(name)
     once, again = (loaded(option(name, files), files) for _ in range(2))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import composed, noted, records
+from conftest import composed, noted, one_in, records
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_options import CONF, CPU, FILES, SHORT, TESTS, changed, images, is_test, numbers, option, usual
@@ -176,7 +176,7 @@ def test_sets_are_scored_in_batches_of_eval_batch_size(size: int, monkeypatch: p
 # --- experiments -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [file.stem for file in FILES if file.parent.name == "experiment"])
+@pytest.mark.parametrize(("name",), one_in(4, [(file.stem,) for file in FILES if file.parent.name == "experiment"]))
 def test_an_experiment_opens_with_question_command_cost_and_number_and_its_number_is_tested(name: str) -> None:
     head = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[:5]
     words = ["# @package _global_", "# Question:", "# Command:", "# Cost:", "# Expected:"]
