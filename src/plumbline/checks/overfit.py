@@ -134,9 +134,7 @@ def verdict(bench: Bench, tried: list[Attempt], size: int, least: float | None, 
     trained = sum(parameter.numel() for parameter in bench.network.model.parameters() if parameter.requires_grad)
     if cut or trained < size * bench.spec.outputs:
         why = "too little time" if trained >= size * bench.spec.outputs else "too few parameters"
-        return Finding(
-            "info", f"{why} to learn {size} samples by heart: {said}", evidence, source=source, symptom=True
-        )
+        return Finding("info", f"{why} to learn {size} samples by heart: {said}", evidence, source=source, symptom=True)
     return Finding(
         "warn", f"cannot learn {size} samples by heart: {said}", evidence,
         cause="the network, the loss or the step stands in the way of learning", advice=("look at the other findings first",
