@@ -167,9 +167,7 @@ def test_a_choice_among_noise_inside_the_split_leaves_validation_at_chance_and_o
             model = LogisticRegression().fit(whole.train.x[:, best], whole.train.y)
             outside.append(model.score(whole.val.x[:, best], whole.val.y))
     assert len(whole.train) + len(whole.val) == 100
-    assert np.mean(inside) == pytest.approx(0.45, abs=0.06), (
-        inside
-    )  # classes of one size: a fold that has more of one taught less of it
+    assert np.mean(inside) == pytest.approx(0.45, abs=0.06), inside
     assert np.mean(outside) == pytest.approx(0.87, abs=0.03), outside
 
 

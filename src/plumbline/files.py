@@ -60,6 +60,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def plain(value: Any) -> Any:
+    """A value as JSON has it: null for what is not finite, text for what it does not know."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

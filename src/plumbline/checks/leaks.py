@@ -12,7 +12,7 @@ from plumbline.checks.targets import class_name
 from plumbline.checks.view import View
 
 MOST = 1000  # samples looked at: a leak shows in fewer
-PAIRS = 10_000  # of a feature and a column of the targets: a second
+PAIRS = 100_000  # of a feature and a column of the targets: a second
 CHUNK = 2**22  # numbers sorted at a time
 MOST_NAMED = 5  # features listed in a finding
 
@@ -105,7 +105,7 @@ def _by_feature(x: Tensor, y: Tensor, look: object) -> list[Tensor]:
     """What `look` says of the targets in the order of each feature; equal values are in random order."""
     mixed = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     x, y = x[mixed], y[mixed]
-    size = max(CHUNK // len(x), 1)
+    size = max(CHUNK // y.numel(), 1)
     return [look(y[x[:, start : start + size].argsort(dim=0, stable=True)]) for start in range(0, x.shape[1], size)]
 
 
@@ -129,14 +129,13 @@ def _agreement(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _chatterjee(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """(features,) the largest of a column, and (features, columns); of very many columns each second, third, …"""
-    y, columns = y.flatten(1), []
-    for column in y[:, :: -(-x.shape[1] * y.shape[1] // PAIRS)].T:
-        ranks = torch.searchsorted(column.sort().values, column.contiguous()).float()
-        least = ranks.sort().values.diff().abs().mean()  # what a perfect order gives
-        most = (ranks[:, None] - ranks[None]).abs().mean().clamp(min=1e-9)  # what chance gives
-        jumps = torch.cat(_by_feature(x, ranks, lambda ordered: ordered.diff(dim=0).abs().mean(0)))
-        columns.append(1 - (jumps - least).clamp(min=0) / (most - least).clamp(min=1e-9))
-    each = torch.stack(columns, 1)
+    y = y.flatten(1)[:, :: -(-x.shape[1] * y[0].numel() // PAIRS)].T.contiguous()
+    ranks = torch.searchsorted(y.sort().values, y).T.float()  # (n, columns)
+    ordered, n = ranks.sort(dim=0).values.double(), len(ranks)
+    least = ordered.diff(dim=0).mean(0)  # what a perfect order gives
+    most = 2 / n**2 * (2 * torch.arange(n) - n + 1).double() @ ordered  # what chance gives: the mean of all differences
+    jumps = torch.cat(_by_feature(x, ranks, lambda ordered: ordered.diff(dim=0).abs().mean(0)))
+    each = (1 - (jumps - least).clamp(min=0) / (most.clamp(min=1e-9) - least).clamp(min=1e-9)).float()
     return each.amax(1), each
 
 
