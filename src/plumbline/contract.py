@@ -13,6 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from plumbline.ranges import WHOLE, Range
+
 
 class ConfigError(ValueError):
     """A mistake in the command or the configuration: one message with path, value and what would be right."""
@@ -65,8 +67,13 @@ def check_node(path: str, node: DictConfig, allow: list[str]) -> None:
                 f"or say +{path}.{key}=…"
             )
         value = OmegaConf.to_container(given[key], resolve=True) if OmegaConf.is_config(given[key]) else given[key]
-        if not fits(value, annotation):
-            raise ConfigError(f"{path}.{key}={shown(value)}: must be {describe(annotation)}{_hint(value, annotation)}")
+        check_value(f"{path}.{key}", value, annotation)
+
+
+def check_value(path: str, value: Any, annotation: Any) -> None:
+    """Raise ConfigError unless a plain value is of the annotated type and within its range."""
+    if not fits(value, annotation):
+        raise ConfigError(f"{path}={shown(value)}: must be {describe(annotation)}{_hint(value, annotation)}")
 
 
 def locate(path: str, name: str, allow: list[str]) -> Any:
@@ -119,7 +126,7 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], bool, bool]:
     except ValueError:  # of torch's functions in C: nothing can be known
         return {}, False, True
     try:
-        annotations = typing.get_type_hints(function)
+        annotations = typing.get_type_hints(function, include_extras=True)
     except Exception:  # a name that only a type checker sees: the names of the keys can still be checked
         annotations = {}
     kinds = [parameter.kind for parameter in signature.parameters.values()]
@@ -130,7 +137,7 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], bool, bool]:
         if parameter.kind is parameter.VAR_KEYWORD:
             bundle = typing.get_args(annotation)
             if typing.get_origin(annotation) is typing.Unpack:
-                accepted |= typing.get_type_hints(bundle[0])
+                accepted |= typing.get_type_hints(bundle[0], include_extras=True)
             else:
                 open_ended = True
         elif parameter.kind is parameter.KEYWORD_ONLY:
@@ -155,10 +162,13 @@ def _foreign(target: Any) -> bool:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a plain value is of the annotated type; an int serves as a float, a bool never as a number."""
+    """Whether a plain value is of the annotated type and range; an int serves as a float, a bool never as a number."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any or annotation is inspect.Parameter.empty:
         return True
+    if origin is typing.Annotated:
+        ranges = [mark for mark in arguments[1:] if isinstance(mark, Range)]
+        return fits(value, arguments[0]) and all(value in accepted for accepted in ranges)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, argument) for argument in arguments)
     if origin is typing.Literal:
@@ -175,7 +185,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and value in WHOLE
     return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
@@ -193,15 +203,27 @@ def shown(value: Any) -> str:
 MANY = {int: "whole numbers", float: "numbers", str: "words"}
 
 
+def _many(annotation: Any) -> str:
+    """An annotation of a list's items, in the plural."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        item, *marks = typing.get_args(annotation)
+        return " ".join([_many(item), *(str(mark) for mark in marks if isinstance(mark, Range))])
+    return MANY.get(annotation, describe(annotation))
+
+
 def describe(annotation: Any) -> str:
     """An annotation in words a person would use."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return " ".join([describe(arguments[0]), *(str(mark) for mark in arguments[1:] if isinstance(mark, Range))])
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(argument) for argument in arguments)
     if origin in (list, tuple):
-        return f"a list of {MANY.get(arguments[0], describe(arguments[0]))}" if arguments else "a list"
+        if origin is tuple and Ellipsis not in arguments:
+            return f"a list of {len(arguments)}: {', '.join(map(describe, arguments))}"
+        return f"a list of {_many(arguments[0])}" if arguments else "a list"
     words = {
         int: "a whole number",
         float: "a number",
