@@ -167,9 +167,11 @@ def test_a_component_of_ours_gets_exactly_its_keywords_rightly_typed(keys, compl
 
 
 def test_what_is_built_gets_plain_lists_and_the_runtime_object_first() -> None:
-    made = build(node(f"{__name__}.Component", width=3))("a spec")
-    assert made.width == 3
-    assert type(build(node("builtins.dict", a=[1, {"b": 2}]))()["a"]) is list
+    whole = OmegaConf.create(
+        {"allow": [__name__], "model": {"_target_": f"{__name__}.Component", "width": [1, {"b": 2}]}}
+    )
+    made = build(whole.model)("a spec")
+    assert (made.width, type(made.width)) == ([1, {"b": 2}], list)
 
 
 # --- what may be a target --------------------------------------------------------------------------------------------

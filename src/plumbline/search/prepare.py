@@ -72,6 +72,8 @@ def take_over(modules: list[str]) -> None:
 
     Plugins.instance()  # looks through all of them, once
     for name in modules:
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            continue  # a rehearsal names installed packages only
         with contextlib.suppress(Exception):  # it may not be there on this machine: the trial will say so
             importlib.import_module(name)
 
