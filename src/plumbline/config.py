@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from plumbline import parsing
 from plumbline.contract import ConfigError, allowed, check_node, nearest, shown
 
 GROUPS = ("data", "model", "loss", "optimiser", "schedule", "init", "step")  # one option each
@@ -111,7 +112,8 @@ class Config:
 
 
 def register() -> None:
-    """Tell Hydra the schema and the resolver behind a run's unique folder."""
+    """Tell Hydra the schema and the resolver behind a run's unique folder; give it our bounded reader of YAML."""
+    parsing.install()
     ConfigStore.instance().store(name="schema", node=Config)
     sweeper = {"_target_": "hydra_plugins.plumbline_study.StudySweeper"}
     ConfigStore.instance().store(group="hydra/sweeper", name="study", node=sweeper)

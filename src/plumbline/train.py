@@ -36,6 +36,7 @@ def main() -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises, and we say it
     config.register()
     jobs: list[tuple[DictConfig, DictConfig]] = []
+    existing: set[Path] = set()
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
     def compose(cfg: DictConfig) -> None:  # only that: what is raised in here, Hydra comments on
@@ -45,6 +46,7 @@ def main() -> int:
     try:
         overrides = mistakes.parse(words).overrides
         mistakes.check_words(overrides, folders)
+        existing = existing_folders(overrides)
         sys.argv[1:] = overrides + [word for word in words if word not in overrides]  # Hydra wants them in a row
         try:
             compose()
@@ -68,7 +70,7 @@ def main() -> int:
         status = BY_HAND
     finally:
         for known in (known for _, known in jobs if not is_study(known)):
-            remove_empty(Path(known.runtime.output_dir))
+            remove_empty(Path(known.runtime.output_dir), existing)
     return status
 
 
@@ -86,14 +88,13 @@ def start(cfg: DictConfig, directory: Path, overrides: list[str], folders: list[
         cfg, directory = read_config(cfg, overrides)
     elif directory == Path.cwd():
         raise config.ConfigError(f"hydra.run.dir={directory}: is the current folder; a run has a folder of its own")
-    elif (directory / "run.json").exists():
-        raise config.ConfigError(f"hydra.run.dir={directory}: holds another run; go on with it by resume={directory}")
     else:
+        from plumbline.record import check_new
+
+        check_new(directory)
         only_trusted(cfg, overrides)
-        if cfg.get("parent") is not None and not (Path(cfg.parent) / "run.json").is_file():
-            raise config.ConfigError(
-                f"parent={cfg.parent}: is not the folder of a run; leave it out to take the nearest"
-            )
+        if cfg.get("parent") is not None:
+            check_parent(Path(cfg.parent))
     check_alone(overrides)
     with open_dict(cfg):
         for key in config.STUDY:
@@ -148,14 +149,37 @@ def only_trusted(cfg: DictConfig, overrides: list[str]) -> None:
         )
 
 
-def remove_empty(directory: Path) -> None:
+def check_parent(parent: Path) -> None:
+    """Raise ConfigError unless that is the folder of a run."""
+    from plumbline.stored import read_run_file, read_settings
+
+    try:
+        read_run_file(parent)
+        read_settings(parent)
+    except config.ConfigError as error:
+        raise config.ConfigError(f"parent={error}; leave it out to take the nearest") from error
+
+
+def existing_folders(overrides: list[str]) -> set[Path]:
+    """The folders for runs that are there before Hydra makes one: those that the words name, and all around them."""
+    named = ["outputs"]
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.key_or_group in ("hydra.run.dir", "outputs") and isinstance(value := override.value(), str):
+            named.append(value.partition("${")[0])
+    paths = [Path(name).absolute() for name in named]
+    return {folder.resolve() for path in paths for folder in (path, *path.parents) if folder.is_dir()}
+
+
+def remove_empty(directory: Path, existing: set[Path]) -> None:
     """Remove the folder that Hydra made for a run that did not come to be, and those around it that it left empty.
+
+    existing: folders that were there before, which stay.
 
     Every process of a distributed run does so, and other runs come and go beside it, so rmdir itself says whether there
     was something to do: it leaves alone what is not empty, and who finds a folder gone leaves the rest to its remover.
     """
     for folder in (directory, *directory.parents):
-        if folder == Path.cwd():
+        if folder == Path.cwd() or folder.resolve() in existing:
             break
         try:
             folder.rmdir()

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from plumbline import exits
 from plumbline.contract import ConfigError
+from plumbline.files import make_folder
 from plumbline.search import presence
 from plumbline.search.code import copy_code
 from plumbline.search.compose import Points, checkpoints
@@ -58,8 +59,7 @@ def go_on(wanted: Study, options: Any, folders: list[Path], usual: int) -> int:
         return array.show(study, options)
     with Ahead(study, count) as ahead:  # it has until then to import
         check(study, folders, new or wider)
-        study.folder.mkdir(parents=True, exist_ok=True)
-        (study.folder / presence.FOLDER).mkdir(exist_ok=True)
+        make_folder(study.folder.parent, study.folder.name, presence.FOLDER)
         copy_code(study, new)
         if wider:
             widen(study)

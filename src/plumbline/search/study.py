@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 
 from plumbline import config
 from plumbline.contract import ConfigError, check_node, nearest, require
+from plumbline.files import read_text
+from plumbline.parsing import parse_yaml
 from plumbline.search.space import Point, Space
 
 if TYPE_CHECKING:
@@ -77,13 +79,13 @@ class Study:
     @classmethod
     def read(cls, folder: Path) -> Study:
         try:
-            facts = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
+            facts = parse_yaml(read_text(folder / FILE))
             return cls(folder=folder, **{**facts, "space": Space.of(facts["space"])})
         except FileNotFoundError:
             raise ConfigError(
                 f"study={folder}: is not the folder of a study: there is no {FILE} in it{_near(folder)}"
             ) from None
-        except (yaml.YAMLError, TypeError, KeyError, OSError) as error:
+        except (yaml.YAMLError, TypeError, KeyError, OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"study={folder}: its {FILE} cannot be read: {error}") from error
 
     def write(self) -> None:
