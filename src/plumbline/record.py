@@ -135,7 +135,7 @@ class Record:
 
     def found(self, phase: str, findings: list[dict[str, Any]]) -> None:
         """Note the findings of a phase of the run, in place of what it found before."""
-        others = [earlier for earlier in self.run["findings"] if earlier["phase"] != phase]
+        others = [earlier for earlier in self.run["findings"] if earlier.get("phase") != phase]
         if not findings and others == self.run["findings"]:
             return  # as after most epochs
         self.note(findings=others + findings)
@@ -147,10 +147,10 @@ class Record:
         """Note what is known once data and model are there. A run that goes on must find the data it began with."""
         fingerprint = data.fingerprint()
         earlier = self.run["data"]
-        if earlier and earlier["fingerprint"] != fingerprint:
+        if earlier and earlier.get("fingerprint") != fingerprint:
             raise ConfigError(
                 f"resume={self.directory}: the data have changed since it began "
-                f"({earlier['fingerprint']} then, {fingerprint} now); start a new run"
+                f"({earlier.get('fingerprint')} then, {fingerprint} now); start a new run"
             )
         if earlier and self.run["processes"] != facts["processes"]:
             raise ConfigError(

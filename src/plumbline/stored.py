@@ -111,9 +111,9 @@ def mapping(*needed: str, **kinds: Kind) -> Kind:
 _names = optional(each(anything))
 _metrics = values(optional(number))
 _baseline = values(optional(_kind("a number or text", lambda value: isinstance(value, str) or _is_number(value))))
-_finding = mapping("id", "severity", "phase", id=text, severity=text, phase=text, message=text, cause=text)
+_finding = mapping("id", "severity", id=text, severity=text, phase=text, message=text, cause=text)
 _data = mapping(
-    "fingerprint", fingerprint=text, task=text, shape=each(whole), outputs=whole, classes=_names, features=_names,
+    fingerprint=text, task=text, shape=each(whole), outputs=whole, classes=_names, features=_names,
     masks=optional(each(whole)), categories=optional(each(each(whole, 2))), train=whole, val=whole, left_out=each(text),
     selection=optional(mapping(columns=each(text))),
 )  # fmt: skip
@@ -136,7 +136,7 @@ SCHEMA: dict[str, tuple[Any, Kind]] = {  # key: (value where it is not there, ki
     "findings": ([], each(_finding)), "trackers": ({}, values(anything)), "change": (None, optional(_change)),
     "test": (None, optional(_test)), "error": (None, optional(text)), "processes": (None, optional(whole)),
     "transfer": (None, optional(mapping(run=text, weights=text))), "layers": ([], each(mapping(multiply_adds=number))),
-    "lr_curve": ([], each(each(number, 2))), "figures": ({}, values(text)), "answer": ("", text),
+    "lr_curve": ([], each(anything)), "figures": ({}, values(text)), "answer": ("", text),
 }  # fmt: skip
 LATER = ("layers", "lr_curve", "figures", "answer")  # keys that a run gets on its way
 
@@ -213,10 +213,9 @@ def read_settings(directory: Path) -> dict[str, Any]:
         annotation = _annotations().get(key)
         if annotation is not None and value != "???" and not fits(value, annotation):
             raise ConfigError(f"{where} has {key}={shown(value)[:80]}, which must be {describe(annotation)}")
-    for group in ("data", "model"):
-        node = content.get(group)
-        if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
-            raise ConfigError(f"{where} has no {group} with a _target_")
+    data = content.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("_target_"), str):
+        raise ConfigError(f"{where} has no data with a _target_")
     return content
 
 
