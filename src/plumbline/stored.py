@@ -115,7 +115,7 @@ _finding = mapping("id", "severity", id=text, severity=text, phase=text, message
 _data = mapping(
     fingerprint=text, task=text, shape=each(whole), outputs=whole, classes=_names, features=_names,
     masks=optional(each(whole)), categories=optional(each(each(whole, 2))), train=whole, val=whole, left_out=each(text),
-    selection=optional(mapping(columns=each(text))),
+    selection=optional(mapping("columns", columns=each(text))),
 )  # fmt: skip
 _change = mapping(
     "run", "keys", "seeds", run=text, command=text, named=truth, keys=values(each(anything, 2)), code=optional(each(anything, 2)),
