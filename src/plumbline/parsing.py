@@ -86,6 +86,8 @@ def _fast_loader(as_options: bool) -> type:
     class Fast(yaml.CSafeLoader):
         def __init__(self, stream: Any):
             text = _limited(stream)
+            if text.count(",") + text.count("\n") > MAX_VALUES:  # to count the values themselves takes seconds
+                raise TooLarge(f"it holds more than {MAX_VALUES:,} values")
             if _depth_at_most(text) > SAFE_FOR_C:
                 _check_events(text)
             super().__init__(text)

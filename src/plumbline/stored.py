@@ -110,7 +110,14 @@ def mapping(*needed: str, **kinds: Kind) -> Kind:
 
 _names = optional(each(anything))
 _metrics = values(optional(number))
-_baseline = values(optional(_kind("a number or text", lambda value: isinstance(value, str) or _is_number(value))))
+
+
+def _baseline(path: str, value: Any) -> None:
+    """The name of the simplest baseline, and its metrics."""
+    mapping("name", name=text)(path, value)
+    _metrics(path, {key: number for key, number in value.items() if key != "name"})
+
+
 _finding = mapping("id", "severity", id=text, severity=text, phase=text, message=text, cause=text)
 _data = mapping(
     fingerprint=text, task=text, shape=each(whole), outputs=whole, classes=_names, features=_names,
