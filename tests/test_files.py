@@ -220,7 +220,9 @@ def go_on(folder: Path) -> tuple[int, str]:
     return run_to_the_end(cfg, directory, words)
 
 
-@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "text", "gone"])
+@pytest.mark.parametrize(
+    "how", ["flipped", *(pytest.param(h, marks=pytest.mark.slow) for h in ("cut", "empty", "text", "gone"))]
+)
 def test_damaged_best_weights_are_restored_from_the_checkpoint(how: str, run, capsys) -> None:
     """The last epoch was the best, so last.pt has the same weights: best.pt is the same again, bit by bit."""
     _, folder = run(*QUICK, "objective=val/loss")
@@ -256,6 +258,7 @@ def test_best_weights_that_are_lost_are_one_message_before_training(run, tmp_pat
     assert {path.name: path.read_bytes() for path in folder.glob("*.pt*")} == before
 
 
+@pytest.mark.slow
 def test_best_weights_of_another_network_are_refused(run, tmp_path: Path) -> None:
     _, folder = run(*QUICK, "epochs=6", "optimiser.lr=0.1")
     _, other = run(*QUICK, "data=digits", folder="other")
@@ -279,7 +282,7 @@ def test_from_the_checkpoint_before_a_run_comes_to_the_same_best_weights(run, tm
     assert all(torch.equal(found["model"][key], whole["model"][key]) for key in whole["model"])
 
 
-@pytest.mark.parametrize("kind", ["folder", "link"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("link", marks=pytest.mark.slow)])
 def test_best_weights_that_are_no_file_are_one_message(kind: str, run, tmp_path: Path) -> None:
     _, folder = run(*QUICK)
     best = folder / "best.pt"

@@ -34,7 +34,9 @@ BOMBS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("long", "closed") else n for n in BOMBS]
+)
 def test_a_yaml_bomb_is_one_error_at_every_door(name: str, tmp_path: Path) -> None:
     """Option files as Hydra reads them, and the files of a folder, end in an error of YAML within a second or two."""
     config.register()
@@ -74,6 +76,7 @@ def test_numbers_of_an_option_file_are_read_as_omegaconf_reads_them() -> None:
     assert parsing.parse_yaml("a: 1e-5") == {"a": "1e-5"}
 
 
+@pytest.mark.slow
 def test_what_recurses_is_called_by_its_name(tmp_path: Path, train) -> None:
     """A circular defaults list, nested aliases and a deep value are three things, and none is called another."""
     (tmp_path / "o" / "experiment").mkdir(parents=True)
@@ -212,9 +215,8 @@ def attempt(act: Callable[[], Any], capsys) -> tuple[int, list[str], list[str]]:
     )
 
 
-def test_a_strange_folder_is_one_message_or_one_note(
-    finished: Path, tmp_path: Path, capsys, monkeypatch, request
-) -> None:
+@pytest.mark.slow
+def test_a_strange_folder_is_one_message_or_one_note(finished: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     """Of every form, with every command: status 0 (4 of a check) and no message, or 2 and one; lists go on with a note."""
     monkeypatch.chdir(tmp_path)
     whole, bad, mine = tmp_path / "whole", finished.parent / "bad", tmp_path / "mine.txt"
@@ -235,10 +237,9 @@ def test_a_strange_folder_is_one_message_or_one_note(
         )
         for how in ("folder", "dangling", "link", "pipe", "gone")
     ]
-    quick = not request.config.getoption("--slow")
     acts = commands(tmp_path, bad, read_overrides(whole), monkeypatch)
     cells = [(form, act) for form in (*content, *odd) for act in acts]
-    cells = cells[::311] if quick else cells[::5]
+    cells = cells[::31]
     strange = []
     for form, act in cells:
         for folder in (bad, tmp_path / "new", tmp_path / "stages"):
@@ -254,7 +255,28 @@ def test_a_strange_folder_is_one_message_or_one_note(
         if status not in allowed or len(said) != (status == 2) or mine.read_text() != "precious":
             strange.append((form, act, status, said, notes))
     assert strange == []
-    assert len(cells) > 20
+    assert len(cells) > 300
+
+
+def test_the_readers_take_every_form(finished: Path, capsys, monkeypatch) -> None:
+    """A form is read, or is one ConfigError; of every fortieth, so do the commands that only read."""
+    whole = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    content = forms(noted(finished), read_settings(finished))
+    refused = 0
+    for place, (file, text) in enumerate(content.values()):
+        (finished / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+        read = {"run.json": read_run_file, "config.yaml": read_settings}.get(file, read_overrides)
+        try:
+            read(finished)
+        except ConfigError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        if place % 40 == 0:
+            monkeypatch.setattr(sys, "argv", ["x", str(finished)])
+            assert attempt(diagnose.main, capsys)[0] in (0, 2, 4)
+            assert len(journal.entries(finished.parents[1])) + len(capsys.readouterr().err.splitlines()) == 1
+        (finished / file).write_bytes(whole[file])
+    assert len(content) > refused > 300
 
 
 def test_damaged_runs_are_skipped_with_one_note_each(finished: Path, tmp_path: Path, capsys, monkeypatch) -> None:
