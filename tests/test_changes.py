@@ -164,7 +164,9 @@ def test_a_parent_that_is_no_run_is_said_in_a_sentence(train) -> None:
     done = train("parent=nowhere")
     assert (done.returncode, done.stderr.splitlines()) == (
         2,
-        ["plumbline: parent=nowhere: is not the folder of a run; leave it out to take the nearest"],
+        [
+            "plumbline: parent=nowhere: is not the folder of a run: there is no such folder; leave it out to take the nearest"
+        ],
     )
 
 

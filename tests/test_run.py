@@ -29,7 +29,15 @@ def test_the_default_run_reaches_096_on_digits_and_leaves_its_whole_folder(run) 
     assert found["status"] == "finished"
     left = {item.name for item in folder.iterdir()} - {".lock"}
     expected = "config.yaml overrides.yaml run.json metrics.jsonl checks.json predictions.npz best.pt last.pt"
-    assert left == {*expected.split(), "last.pt.before", "data.npz", "baseline.npz", "report.html", "figures"}
+    assert left == {
+        *expected.split(),
+        "last.pt.before",
+        "best.pt.before",
+        "data.npz",
+        "baseline.npz",
+        "report.html",
+        "figures",
+    }
     assert [finding["id"] for finding in found["findings"] if finding["severity"] in ("warn", "fail")] == []
     assert {finding["phase"] for finding in found["findings"]} == {"audit", "probes", "curve", "result"}
     layers = [(row["kind"], row["output"], row["parameters"]) for row in found["layers"] if row["parameters"]]

@@ -29,7 +29,7 @@ class Arm:
     @cached_property
     def by_seed(self) -> dict[int, Folder]:
         """The latest run of each seed."""
-        return {run.run[SEED]: run for run in sorted(self.runs, key=lambda run: run.run["started"])}
+        return {run.run.get(SEED, 0): run for run in sorted(self.runs, key=lambda run: str(run.run.get("started")))}
 
     def values(self, metric: str) -> dict[int, float]:
         """Of each seed, the metric at the best epoch."""

@@ -8,12 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig
 
 from plumbline.config import ConfigError
-from plumbline.files import read_json
 from plumbline.record import Record
+from plumbline.stored import read_run_file, read_settings, skip
 
 BESIDE = (  # root keys that change nothing of what is learnt, nor of how it is judged
     "name", "question", "parent", "outputs", "report", "checks", "tracker", "figures", "device", "threads", "compile", "shard",
@@ -52,7 +51,7 @@ def _short(value: Any) -> Any:
     """A component by its name alone: `plumbline.models.mlp.MLP` is MLP; none is null."""
     if not isinstance(value, dict):
         return value
-    return value["_target_"].rpartition(".")[2] if "_target_" in value else (value or None)
+    return str(value["_target_"]).rpartition(".")[2] if "_target_" in value else (value or None)
 
 
 def told(found: dict[str, Any]) -> str:
@@ -84,7 +83,7 @@ def since(cfg: DictConfig, record: Record) -> dict[str, Any] | None:
     ours = settings(record.directory)
     if cfg.parent is not None:
         folder = Path(cfg.parent)
-        earlier = iter([(folder, read_json(folder / "run.json"), settings(folder))])
+        earlier = iter([(folder, read_run_file(folder), settings(folder))])
     else:
         earlier = islice(alike(Path(cfg.outputs), record.run, ours), NEAR)
     best: dict[str, Any] | None = None
@@ -106,14 +105,15 @@ def alike(
     """(folder, run.json, config.yaml) of the finished runs of the same data and objective, the latest first."""
     for folder in latest(outputs)[:LOOKED_AT]:
         try:
-            there = read_json(folder / "run.json")
+            there = read_run_file(folder)
             known = there.get("data") or {}
             same = all(_same(known.get(fact), run["data"][fact]) for fact in ("task", "outputs", "classes"))
             if there["status"] != "finished" or there["objective"] != run["objective"] or not same:
                 continue
             theirs = settings(folder)
-        except (ConfigError, KeyError):
-            continue  # another process's, or damaged: not ours to mend
+        except ConfigError as error:
+            skip(folder, error)
+            continue
         if theirs["data"]["_target_"] == ours["data"]["_target_"]:
             yield folder, there, theirs
 
@@ -137,8 +137,4 @@ def latest(outputs: Path) -> list[Path]:
 
 def settings(folder: Path) -> dict[str, Any]:
     """config.yaml of a run's folder as plain values; raises ConfigError where it cannot be read."""
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return dict(yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=loader))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{folder}: is not the folder of a run: its config.yaml cannot be read ({error})") from error
+    return read_settings(folder)

@@ -8,6 +8,7 @@ page=<file.html> says where the page with their curves goes.
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +19,12 @@ from plumbline.arms import Arm, difference, grouped
 from plumbline.changes import SEED, changes, told
 from plumbline.config import MAXIMISE, ConfigError, nearest
 from plumbline.exits import DONE, MISTAKE, outlast_the_reader
+from plumbline.files import check_file, read_text
 from plumbline.report import Folder, finite, number, read
+from plumbline.stored import RUN, read_run_file, read_runs, read_settings, skip
 
 WORDS = ("objective", "page")
+PAGE = r"\s*<!doctype html>.{,600}<title>comparison of "  # the head of our pages
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -31,6 +35,10 @@ def arms(folders: Sequence[Path], objective: str | None) -> tuple[list[Arm], str
         places = [folder]
         if (folder / "study.yaml").exists():
             places = sorted(path.parent for path in folder.glob("[0-9]*/run.json"))
+            places = [place for place, run in read_runs(places) if run["status"] == "finished" and _has_settings(place)]
+        elif (folder / RUN).exists():
+            read_run_file(folder)
+            read_settings(folder)
         found = [read(place) for place in places]
         unfinished = [run for run in found if run.run.get("status") != "finished"]
         if places == [folder] and unfinished:
@@ -55,13 +63,26 @@ def arms(folders: Sequence[Path], objective: str | None) -> tuple[list[Arm], str
     return grouped(runs), metric, of_metric(runs[0], metric)
 
 
+def _has_settings(folder: Path) -> bool:
+    try:
+        read_settings(folder)
+    except ConfigError as error:
+        skip(folder, error)
+        return False
+    return True
+
+
 def of_metric(run: Folder, metric: str) -> str:
     """The direction of a metric: as the run had it, or as its task has it."""
     from plumbline.tasks import METRICS
 
     if metric == run.objective:
-        return run.run["direction"]
-    return METRICS[run.data["task"]][metric.rpartition("/")[2]]
+        return run.run.get("direction") or "minimise"
+    known = METRICS.get(run.data.get("task"), {})
+    name = metric.rpartition("/")[2]
+    if name not in known:
+        raise ConfigError(f"objective={metric}: whether more of it is better is not known; name another")
+    return known[name]
 
 
 def compared(found: list[Arm], metric: str, direction: str) -> list[dict[str, Any]]:
@@ -75,7 +96,19 @@ def compared(found: list[Arm], metric: str, direction: str) -> list[dict[str, An
         ruler = metric == "val/loss" and "loss" in keys
         apart = None
         if place and not ruler:
-            apart = difference(found[0], arm, metric, direction, ENOUGH, choices=len(found) - 1)
+            try:
+                apart = difference(found[0], arm, metric, direction, ENOUGH, choices=len(found) - 1)
+            except (
+                ArithmeticError,
+                LookupError,
+                RuntimeError,
+                TypeError,
+                ValueError,
+            ) as error:  # whatever damage is in them
+                raise ConfigError(
+                    f"{arm.runs[0].path}: its predictions cannot be compared with those of {found[0].runs[0].path} "
+                    f"({type(error).__name__}: {' '.join(str(error).split())}); train one of the two again"
+                ) from error
         ends = arm.runs[0].get("interval", dict).get(metric) or [None, None]
         interval = f"{number(ends[0])} to {number(ends[1])}" if finite(ends[0]) else ""
         rows.append({
@@ -99,6 +132,7 @@ def main() -> int:
         rows = compared(found, metric, direction)
         show(rows, metric, direction)
         page = Path(given["page"]) if "page" in given else default_page(found)
+        check_page(page)
         from plumbline.report.comparison import write_comparison
 
         print(f"\npage: {write_comparison(page, rows, metric, direction)}")
@@ -124,11 +158,21 @@ def read_words(words: list[str]) -> tuple[list[Path], dict[str, str]]:
     return folders, given
 
 
+def check_page(page: Path) -> None:
+    """Raise ConfigError where the page would take the place of a file that is no page of ours."""
+    check_file(page)
+    if page.exists() and not re.match(PAGE, read_text(page), re.DOTALL):
+        raise ConfigError(
+            f"page={page}: is a file that is no comparison; name another: page={page.with_suffix('')}-comparison.html"
+        )
+
+
 def default_page(found: list[Arm]) -> Path:
     """In the outputs folder of the first run; the same runs have the same page."""
     first = found[0].runs[0].path.resolve()
     outputs = next(
-        (folder for folder in first.parents if folder.name == Path(found[0].settings["outputs"]).name), first.parent
+        (folder for folder in first.parents if folder.name == Path(found[0].settings.get("outputs", "outputs")).name),
+        first.parent,
     )
     names = sorted(str(run.path.resolve()) for arm in found for run in arm.runs)
     return outputs / f"comparison-{hashlib.sha256(chr(10).join(names).encode()).hexdigest()[:8]}.html"

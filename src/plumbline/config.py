@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from plumbline import parsing
 from plumbline.contract import ConfigError, allowed, check_keys_of_hydra, check_node, locate, nearest, shown
 
 _HERE = Path(__file__).resolve()
@@ -115,7 +116,8 @@ class Config:
 
 
 def register() -> None:
-    """Tell Hydra the schema and the resolver behind a run's unique folder."""
+    """Tell Hydra the schema and the resolver behind a run's unique folder; give it our bounded reader of YAML."""
+    parsing.install()
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("unique", _unique, use_cache=True, replace=True)
 

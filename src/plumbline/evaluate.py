@@ -6,6 +6,7 @@ temperature=true makes confidences honest by what validation says. on=val tries 
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from plumbline.checks.core import Finding
     from plumbline.data.core import Data, Split
     from plumbline.loop import Training
+    from plumbline.scoring import Scoring
+    from plumbline.state import State
 
 COMPARED = 100_000  # samples of train and of the test set that are compared with one another
 
@@ -97,19 +100,21 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
     """The metrics with their 95 % intervals; those of the test set are noted in run.json. What can fail is tried first."""
     from plumbline import device, tasks
     from plumbline.assemble import assemble, mistakes_in, rehearse
-    from plumbline.files import lock, read_json, write_json
+    from plumbline.files import lock, write_json
     from plumbline.members import collected, temperature, tempered
-    from plumbline.record import save_predictions, saved_config
+    from plumbline.record import check_names, save_predictions, saved_config
     from plumbline.report.page import write_report
     from plumbline.scoring import Scoring, load_best
+    from plumbline.stored import read_run_file
     from plumbline.transfer import begun
 
     directory = Path(request.run)
     allow = request.allow or config.packages_allowed()
     cfg = saved_config(directory, "run", list(allow))
+    check_names(directory)
     held = lock(directory)  # nobody trains in it meanwhile, nor writes its record
-    run = read_json(directory / "run.json")
-    if not (directory / "best.pt").exists():
+    run = read_run_file(directory)
+    if run["data"] is None or not any(directory.glob("best.pt*")):
         raise ConfigError(f"run={directory}: has no best weights, its status is {run['status']}; train it first")
     config.check_config(cfg)
     where = device.choose(request.device)
@@ -124,6 +129,7 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
     if data.fingerprint() != run["data"]["fingerprint"]:
         raise ConfigError(f"run={directory}: the data are not those it was trained on; bring these back first")
     scoring = Scoring(data, training, cfg)
+    verify_best(directory, state, scoring, run)
     load_best(state.network, directory / "best.pt")
     members = collected(data, training, state.network, request, cfg, where)
     known, targets = members.outputs(data.val)
@@ -165,6 +171,28 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
     write_report(directory)
     held.close()
     return found
+
+
+def verify_best(directory: Path, state: State, scoring: Scoring, run: dict[str, Any]) -> None:
+    """See to it that best.pt holds the best weights of the run; raises ConfigError where they are lost."""
+    from plumbline.scoring import BestLost, secure_best
+
+    objective = run["objective"]
+    state.best, state.epoch = run["best"] or {}, math.inf
+    if run["status"] != "finished":  # what it noted last may be of before its best epoch
+        state.epoch = state.best.get("epoch", -1)
+        state.best = state.best or {"epoch": -1}
+    state.step = 1  # there are no weights in it yet
+    try:
+        note = secure_best(directory, state, scoring, objective)
+    except BestLost as error:
+        try:
+            state.load(directory / "last.pt")
+            note = secure_best(directory, state, scoring, objective)
+        except ConfigError:
+            raise ConfigError(f"run={directory}: {error}; train it again: {run['command']}") from error
+    if note:
+        print(f"note: {note}")
 
 
 def validated(

@@ -22,10 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from plumbline import mistakes
 from plumbline.config import STUDY, ConfigError
 from plumbline.exits import BY_HAND, DONE, TO_BE_CONTINUED
-from plumbline.files import read_json
+from plumbline.files import make_folder, open_file
 from plumbline.record import MAY_CHANGE, write_request
 from plumbline.signals import Left
 from plumbline.slurm.job import fate
+from plumbline.stored import read_overrides, read_run_file
 from plumbline.transfer import named
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def trained(
     if said is None:
         return cfg
     if (directory / "overrides.yaml").exists():  # a run that goes on
-        overrides = list(OmegaConf.load(directory / "overrides.yaml"))
+        overrides = read_overrides(directory)
     words, folder = located(said, overrides)
     if status(folder) != "finished":
         if not alone:
@@ -69,7 +70,7 @@ def trained(
                     if ended != DONE:
                         raise ConfigError(f"transfer.file={said}: its run ended with status {ended}; see {folder}")
         except Left:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_folder(directory)
             write_request(directory, asked, overrides)  # so that this run goes on by resume=, too
             raise
     cfg = cfg.copy()
@@ -108,14 +109,14 @@ def located(said: str, overrides: list[str]) -> tuple[list[str], Path]:
 
 def status(folder: Path) -> str | None:
     """How far a run in that folder has come; None where there is none."""
-    return read_json(folder / "run.json")["status"] if (folder / "run.json").exists() else None
+    return read_run_file(folder)["status"] if (folder / "run.json").exists() else None
 
 
 @contextmanager
 def held(folder: Path, signals: Signals) -> Iterator[Any]:
     """Wait until nobody trains in that folder; who waits can be asked to leave."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".first", "w") as file:
+    make_folder(folder.parent, folder.name)
+    with open_file(folder / ".first", "a") as file:
         waited = False
         while True:
             try:
@@ -162,8 +163,12 @@ def origin(cfg: DictConfig, asked: DictConfig) -> dict[str, Any] | None:
     known = {"asked": asked.transfer.file, "weights": str(file.resolve()), "sha256": digest}
     if not (file.parent / "run.json").exists():
         return known
-    run = read_json(file.parent / "run.json")
+    try:
+        run = read_run_file(file.parent)
+    except ConfigError as error:
+        print(f"note: {error}", file=sys.stderr)
+        return known
     return known | {
         "run": str(file.parent.resolve()), "command": run["command"], "commit": (run["git"] or {}).get("commit"),
-        "data": run["data"]["fingerprint"], "objective": run["objective"], "best": run["best"],
+        "data": (run["data"] or {}).get("fingerprint"), "objective": run["objective"], "best": run["best"],
     }  # fmt: skip

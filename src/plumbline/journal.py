@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 from plumbline.changes import latest, settings, told
 from plumbline.config import MAXIMISE, ConfigError
 from plumbline.exits import DONE, MISTAKE, outlast_the_reader
-from plumbline.files import lock, read_json, write_json
-from plumbline.record import read_run
+from plumbline.files import lock, write_json
+from plumbline.record import check_names, with_fate
 from plumbline.report import finite, number
+from plumbline.stored import read_run_file, read_runs
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -73,12 +74,7 @@ def target(folder: Path, group: str) -> str:
 
 def entries(outputs: Path) -> list[Entry]:
     """The runs below a folder, the earliest first."""
-    found = []
-    for folder in latest(outputs):
-        try:
-            found.append(Entry(folder, read_run(folder)))
-        except (ConfigError, KeyError):
-            continue  # damaged, or no run of ours
+    found = [Entry(folder, with_fate(run, folder)) for folder, run in read_runs(latest(outputs))]
     return sorted(found, key=lambda entry: str(entry.run.get("started")))
 
 
@@ -191,9 +187,10 @@ def answer(folder: Path, text: str) -> None:
     """Write down what a run has taught; raises ConfigError where it is not over, or there is nothing to write."""
     if not text.strip():
         raise ConfigError("answer=: is empty; say in a sentence what the run has taught")
-    run = read_json(folder / "run.json")
+    run = read_run_file(folder)
+    check_names(folder)
     held = lock(folder)  # nobody trains in it meanwhile, nor writes its record
-    if run["status"] in ("running", "preempted") and read_run(folder)["status"] != "lost":
+    if run["status"] in ("running", "preempted") and with_fate(run, folder)["status"] != "lost":
         raise ConfigError(f"{folder}: is not over yet; its answer is known when it is")
     write_json(folder / "run.json", run | {"answer": text.strip()})
     if (folder / "report.html").exists():

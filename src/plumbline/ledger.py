@@ -15,6 +15,8 @@ from omegaconf import DictConfig
 
 from plumbline.config import ConfigError
 from plumbline.environment import git_state, now
+from plumbline.files import open_file
+from plumbline.parsing import parse_json
 
 LEDGER = "test_ledger.jsonl"
 
@@ -37,7 +39,7 @@ def open_ledger(directory: Path, cfg: DictConfig, identity: str, again: str | No
     """
     path = ledger_of(directory, cfg)
     git = git_state()
-    with open(path, "a+", encoding="utf-8") as ledger:
+    with open_file(path, "a+", encoding="utf-8", errors="replace") as ledger:
         fcntl.flock(ledger, fcntl.LOCK_EX)  # two evaluations at once are two openings
         ledger.seek(0)
         earlier = [line for line in read_lines(path, ledger) if line["data"] == identity]
@@ -76,7 +78,12 @@ def read_lines(path: Path, ledger: Iterable[str]) -> list[dict[str, Any]]:
     found = []
     for number, line in enumerate(ledger, 1):
         try:
-            found.append(json.loads(line))
+            opening = parse_json(line)
+            if not isinstance(opening, dict) or not all(
+                isinstance(opening.get(key), str) for key in ("data", "time", "run")
+            ):
+                raise ValueError("it has no data, time and run")
+            found.append(opening)
         except ValueError as error:
             raise ConfigError(
                 f"{path}, line {number}: is not an opening ({error}); mend or remove that line"

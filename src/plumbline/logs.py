@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.config import MAXIMISE, MINIMISE, ConfigError, nearest
+from plumbline.files import read_text
+from plumbline.parsing import parse_json
 
 ROLES = ("train", "val", "metric", "lr")
 TRAIN = {"train", "training", "fit", "tr"}
@@ -50,10 +51,10 @@ def read_log(path: Path, given: dict[str, str]) -> Log:
     run = source.parent / "run.json"
     ours = source.name == "metrics.jsonl" and run.is_file()
     if ours and not given:
-        from plumbline.files import read_json
+        from plumbline.stored import read_run_file
 
-        noted = read_json(run)
-        if noted["objective"] and noted["baseline"]:
+        noted = read_run_file(source.parent)
+        if noted["objective"] and noted["direction"] and "val/loss" in (noted["baseline"] or {}):
             broken = str(noted["error"]) if noted["status"] == "diverged" else ""
             columns = {"train": "train/loss", "val": "val/loss", "metric": noted["objective"], "lr": "lr"}
             return Log(rows, columns, noted["objective"], noted["direction"], run=noted, broken=broken)
@@ -79,8 +80,8 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], Path]:
     if "tfevents" in path.name:
         return events(path), path
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path).removeprefix("\ufeff")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as a log: {error}") from error
     rows = objects(text, path) if text.lstrip()[:1] in ("{", "[") else table(text, path)
     return [
@@ -91,12 +92,12 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], Path]:
 def objects(text: str, path: Path) -> list[dict[str, Any]]:
     """The records of JSON: one object a line, a list of objects, an object of lists, or what holds one of these."""
     try:
-        whole = json.loads(text)
+        whole = parse_json(text)
     except ValueError:
         rows = []
         for number, line in enumerate(lines := text.splitlines(), 1):
             try:
-                rows += [json.loads(line)] if line.strip() else []
+                rows += [parse_json(line)] if line.strip() else []
             except ValueError as error:
                 if number < len(lines):  # the last line of a killed run may be cut off
                     raise ConfigError(f"{path}, line {number}: is not JSON: {error}") from error
@@ -132,7 +133,7 @@ def as_number(value: Any) -> float | None:
     """A number, NaN where it says so; None where nothing is said, or no number."""
     try:
         return None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

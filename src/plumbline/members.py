@@ -40,20 +40,20 @@ class Members:
 
     def join(self, place: Path, allow: list[str], where: torch.device) -> None:
         """Add the best weights of a run's folder, or those of one file in it. Raises ConfigError if its data are others."""
-        from plumbline.files import read_json
         from plumbline.record import saved_config
+        from plumbline.stored import read_run_file
 
         folder, file = (place, place / "best.pt") if place.is_dir() else (place.parent, place)
-        if not file.exists():
+        if not file.is_file():
             raise ConfigError(
                 f"beside={place}: there are no such weights; name runs' folders, or files such as epoch-6.pt"
             )
         cfg = saved_config(folder, "beside", allow)
         check_config(cfg)
-        if read_json(folder / "run.json")["data"]["fingerprint"] != self.data.fingerprint():
+        if (read_run_file(folder)["data"] or {}).get("fingerprint") != self.data.fingerprint():
             raise ConfigError(f"beside={place}: was trained on other data, or on another split of them")
         training, state, _, _ = assemble(begun(cfg, folder), self.data, where)
-        load_best(state.network, file)
+        load_best(state.network, file, "beside")
         self.add(training, state.network)
 
     def outputs(self, split: Split) -> tuple[Tensor, Tensor]:

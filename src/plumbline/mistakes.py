@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import traceback
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plumbline.config import COMBINED, GROUPS, PRESETS, Config
 from plumbline.contract import ConfigError, describe, nearest, shown
+from plumbline.parsing import parse_yaml
 
 SINGLE = GROUPS + PRESETS  # of these a run has exactly one option
 COMPOSITION = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
@@ -101,7 +103,10 @@ def explain(error: Exception, folders: list[Path]) -> str:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}; runs go where outputs=… says"
     if isinstance(error, RecursionError):
-        return "an option file's defaults list includes itself"
+        frames = traceback.extract_tb(error.__traceback__)
+        if sum("defaults_list.py" in frame.filename for frame in frames) > len(frames) // 2:
+            return "an option file's defaults list includes itself"
+        return "a value is nested too deeply, or is an interpolation that leads back to itself"
     if isinstance(error, AssertionError):
         return "an option file's defaults list needs `override` before a group: `- override /group: option`"
     if isinstance(error, yaml.YAMLError):
@@ -161,7 +166,7 @@ def _written(key: str, file: Path | None, cause: Exception) -> str:
         parent = getattr(cause, "parent_node", None)
         raw = OmegaConf.to_container(parent, resolve=False) if OmegaConf.is_dict(parent) else {}
         return f"{key}={shown(raw[cause.key])}" if raw and cause.key in raw else key
-    value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    value = parse_yaml(file.read_text(encoding="utf-8"))
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return f"{key}={shown(value)} (in {file})" if key else str(file)

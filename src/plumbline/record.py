@@ -13,14 +13,28 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from plumbline.checks.core import ranked
 from plumbline.config import STUDY, Config, ConfigError
 from plumbline.environment import command, environment, git_state, now
-from plumbline.files import lock, plain, read_json, save_arrays, write_json, write_text
+from plumbline.files import (
+    TEMPORARY,
+    NotOurs,
+    check_file,
+    check_folder,
+    lock,
+    make_folder,
+    open_file,
+    plain,
+    read_text,
+    save_arrays,
+    sweep,
+    write_json,
+    write_text,
+)
+from plumbline.stored import RUN, read_overrides, read_run_file, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +46,6 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = ("resume", "allow", "device", "threads", "save_minutes")  # of a run that goes on
 WORST = 24  # predictions shown in the report
-LATER = {"transfer": None, "change": None}  # keys that a run of an earlier version does not have
 AT_MOST = 1.0  # seconds between writings of run.json for an epoch's sake: it takes longer than a small epoch
 STALE_SECONDS = 600  # a running run without a sign of life for so long is lost
 
@@ -42,10 +55,12 @@ class Record:
 
     def __init__(self, directory: Path, cfg: DictConfig, overrides: list[str]):
         self.directory, self.reports = directory, cfg.report
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory)
+        if cfg.resume is None:
+            check_new(directory)
+        check_names(directory)
         self._lock = lock(directory)
-        for rubbish in directory.glob(".*.[0-9]*"):  # of a process that was killed while it wrote
-            rubbish.unlink(missing_ok=True)
+        sweep(directory)
         begun = (directory / "run.json").exists()  # a run killed in its first moment has none yet, nor has a queued one
         trained = any(directory.glob("last.pt*"))
         self.resumed, self.training = cfg.resume is not None and (begun or trained), False
@@ -54,7 +69,7 @@ class Record:
         self.began, self.earlier, self.pace = time.monotonic(), 0.0, Clock(AT_MOST)
         self.found_as: dict[str, Any] | None = None
         if self.resumed and begun:
-            self.run = LATER | read_json(directory / "run.json")
+            self.run = read_run_file(directory)
             self.earlier, self.found_as = self.run["seconds"], dict(self.run)
             self.note(
                 status="running",
@@ -68,7 +83,7 @@ class Record:
         if cfg.resume is None:
             write_request(directory, cfg, overrides)
         elif (directory / "overrides.yaml").exists():
-            overrides = list(OmegaConf.load(directory / "overrides.yaml"))
+            overrides = read_overrides(directory)
         self.run = {
             "status": "running", "name": cfg.name, "question": cfg.question, "command": command(overrides),
             "started": now(), "heartbeat": now(), "process": _process(), "finished": None, "seconds": 0.0,
@@ -120,7 +135,7 @@ class Record:
 
     def found(self, phase: str, findings: list[dict[str, Any]]) -> None:
         """Note the findings of a phase of the run, in place of what it found before."""
-        others = [earlier for earlier in self.run["findings"] if earlier["phase"] != phase]
+        others = [earlier for earlier in self.run["findings"] if earlier.get("phase") != phase]
         if not findings and others == self.run["findings"]:
             return  # as after most epochs
         self.note(findings=others + findings)
@@ -132,10 +147,10 @@ class Record:
         """Note what is known once data and model are there. A run that goes on must find the data it began with."""
         fingerprint = data.fingerprint()
         earlier = self.run["data"]
-        if earlier and earlier["fingerprint"] != fingerprint:
+        if earlier and earlier.get("fingerprint") != fingerprint:
             raise ConfigError(
                 f"resume={self.directory}: the data have changed since it began "
-                f"({earlier['fingerprint']} then, {fingerprint} now); start a new run"
+                f"({earlier.get('fingerprint')} then, {fingerprint} now); start a new run"
             )
         if earlier and self.run["processes"] != facts["processes"]:
             raise ConfigError(
@@ -159,11 +174,68 @@ class Record:
 
     def epoch(self, epoch: dict[str, Any], best: dict[str, Any]) -> None:
         """An epoch is over: its record, the best one so far, and a sign of life, once a second at most."""
-        with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with open_file(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(plain(epoch)) + "\n")
         self.run["best"] = best
         if self.pace.due():
             self.beat()
+
+
+START = ("config.yaml", "overrides.yaml", "job.sh", "job.json", ".lock", ".first", ".taken", "output.log", "code")
+LEFT = (
+    "run.json", "metrics.jsonl", "checks.json", "data.npz", "baseline.npz", "predictions.npz", "test_predictions.npz",
+    "validation.json", "best.pt", "best.pt.before", "last.pt", "last.pt.before", "report.html", "traceback.txt",
+)  # fmt: skip
+FOLDERS = ("code", "figures", "tensorboard", "wandb")  # in a run's folder
+
+
+def check_names(directory: Path) -> None:
+    """Raise NotOurs where a link, or another thing, stands in a run's folder in the place of one of its files."""
+    for name in (*START, *LEFT):
+        if name not in FOLDERS:
+            check_file(directory / name)
+    for name in FOLDERS:
+        check_folder(directory / name)
+
+
+def check_new(directory: Path) -> None:
+    """Raise ConfigError unless a new run may have the folder: it is empty, or holds what an interrupted start left."""
+    if not directory.exists():
+        return
+    there = {path.name for path in directory.iterdir() if not TEMPORARY.fullmatch(path.name)}
+    if not there:
+        return
+    requested = {"config.yaml", "overrides.yaml"} <= there and _can(read_settings, directory)
+    requested = requested and _can(read_overrides, directory)
+    if (requested and there & {RUN, "last.pt", "last.pt.before"}) or _can(read_run_file, directory):
+        raise ConfigError(f"{directory}: holds a run already; go on with it by resume={directory}")
+    harmless = {".lock", ".first", ".taken", "output.log"} | (
+        {"overrides.yaml"} if _can(read_overrides, directory) else set()
+    )
+    foreign = (there & set(LEFT) if requested else there - harmless) - (
+        {"traceback.txt"} if _is_traceback(directory) else set()
+    )
+    if foreign:
+        some = ", ".join(sorted(foreign)[:3]) + ("" if len(foreign) < 4 else ", …")
+        raise ConfigError(
+            f"hydra.run.dir={directory}: is a folder with files that are no run's ({some}); "
+            f"a run has a folder of its own: hydra.run.dir={directory / 'run'}"
+        )
+
+
+def _can(read: Callable[[Path], Any], directory: Path) -> bool:
+    try:
+        read(directory)
+    except ConfigError:
+        return False
+    return True
+
+
+def _is_traceback(directory: Path) -> bool:
+    try:
+        return read_text(directory / "traceback.txt").startswith("Traceback (most recent call last)")
+    except (OSError, ValueError):
+        return False
 
 
 def write_request(directory: Path, cfg: DictConfig, overrides: list[str]) -> None:
@@ -222,13 +294,13 @@ def read_config(asked: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pa
 
 def saved_config(directory: Path, word: str, allow: list[str]) -> DictConfig:
     """config.yaml of a run's folder, typed by today's schema; `allow` is today's: what is read back never widens it."""
-    path = directory / "config.yaml"
-    if not path.is_file():
-        there = "there is no config.yaml in it" if directory.is_dir() else "there is no such folder"
-        raise ConfigError(f"{word}={directory}: is not the folder of a run: {there}")
     try:
-        saved = OmegaConf.merge(OmegaConf.structured(Config), today(), OmegaConf.load(path))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        content = OmegaConf.create(read_settings(directory))
+    except ConfigError as error:
+        raise ConfigError(f"{word}={error}") from error
+    try:
+        saved = OmegaConf.merge(OmegaConf.structured(Config), today(), content)
+    except (OmegaConfBaseException, ValueError, TypeError, AssertionError) as error:
         raise ConfigError(
             f"{word}={directory}: its config.yaml is not of this version: {str(error).splitlines()[0]}"
         ) from error
@@ -246,9 +318,13 @@ def today() -> DictConfig:
 
 def read_run(directory: Path) -> dict[str, Any]:
     """run.json, with a `running` that gives no sign of life any more shown as lost."""
-    run = read_json(directory / "run.json")
+    return with_fate(read_run_file(directory), directory)
+
+
+def with_fate(run: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """A run's record, with a `running` that gives no sign of life any more shown as lost."""
     if run["status"] == "running" and not alive(run, directory):
-        run["status"] = "lost"
+        return run | {"status": "lost"}
     return run
 
 
@@ -257,12 +333,12 @@ def alive(run: dict[str, Any], directory: Path) -> bool:
     if run["process"]["host"] != platform.node():
         return (datetime.now().astimezone() - datetime.fromisoformat(run["heartbeat"])).total_seconds() < STALE_SECONDS
     try:
-        with open(directory / ".lock") as file:
+        with open_file(directory / ".lock", "r") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
         return True
-    except OSError:
+    except (OSError, NotOurs):
         return False
 
 

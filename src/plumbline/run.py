@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -29,18 +30,18 @@ from plumbline.console import Console
 from plumbline.contract import place
 from plumbline.data.core import Data
 from plumbline.distributed import World, joined
-from plumbline.files import save_arrays
+from plumbline.files import save_arrays, write_text
 from plumbline.first import origin, trained
 from plumbline.loop import Diverged, Training, fit, planned, updates_per_epoch
 from plumbline.record import Clock, Record, save_predictions, write_request
 from plumbline.report import SEEN
 from plumbline.report.figures import figures
 from plumbline.report.page import write_report
-from plumbline.scoring import Scoring, better, load_best
+from plumbline.scoring import BestLost, Scoring, better, load_best, secure_best
 from plumbline.seeing import Gallery
 from plumbline.signals import Left, Signals
 from plumbline.slurm.job import fate
-from plumbline.state import NotSaved, State
+from plumbline.state import NotSaved, State, before
 from plumbline.trackers import Trackers
 from plumbline.transfer import begun
 
@@ -79,9 +80,7 @@ def run(
             facts["transfer"] = source
         facts["baseline"] = tasks.baseline(data, training.loss)
         record.describe(data, training.model, where, planned(schedule, training.optimiser), **facts)
-        word = state.load(directory / "last.pt") if record.resumed else None
-        if state.best and not (directory / "best.pt").exists():
-            raise ConfigError(f"resume={directory}: best.pt is gone, and the best weights with it; start a new run")
+        word = take_up(directory, state, scoring, objective) if record.resumed else None
         record.training = True
         record.metrics(state.records)
 
@@ -138,6 +137,31 @@ def run(
     return state.best[objective]
 
 
+def take_up(directory: Path, state: State, scoring: Scoring, objective: str) -> str | None:
+    """Load the last checkpoint whose best weights are there, too; return what there is to say of it.
+
+    Where best.pt is damaged beyond the last checkpoint, the one before may be of the time of the spare: from there the
+    run comes to the same bits again.
+    """
+    last = directory / "last.pt"
+    words = [state.load(last)]
+    try:
+        words.append(secure_best(directory, state, scoring, objective))
+    except BestLost as error:
+        aside = last.with_name("last.pt.unused")
+        if not (last.exists() and before(last).exists()):
+            raise ConfigError(f"resume={directory}: {error}; start a new run") from error
+        os.replace(last, aside)
+        try:
+            state.load(last)
+            secure_best(directory, state, scoring, objective)
+        except ConfigError:
+            os.replace(aside, last)
+            raise ConfigError(f"resume={directory}: {error}; start a new run") from error
+        words = [f"{error}; going on from last.pt.before, at epoch {state.epoch}"]
+    return "; ".join(filter(None, words)) or None
+
+
 def follow(
     epochs: Iterator[dict[str, float] | None], training: Training, state: State, scoring: Scoring, record: Record, checks: Checks,
     trackers: Trackers, gallery: Gallery, console: Console, signals: Signals, judge: Judge | None, cfg: DictConfig,
@@ -154,7 +178,7 @@ def follow(
         state.records.append(epoch)
         if better(epoch, state.best, objective, direction):
             state.best = epoch
-            scoring.keep(state, best, epoch, objective)
+            scoring.keep(state, best, epoch, objective, spare=True)
         if state.epoch in cfg.snapshots:
             scoring.keep(state, record.directory / f"epoch-{state.epoch}.pt", epoch, objective)
         gallery.epoch(state)
@@ -246,6 +270,6 @@ def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str], judge
             if not (where := place(error)) or str(Path(__file__).parent) in where:
                 raise
             if directory.is_dir():
-                (directory / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+                write_text(directory / "traceback.txt", "".join(traceback.format_exception(error)))
             raise ConfigError(f"your code raised {type(error).__name__}: {error}{where}; see traceback.txt") from error
     return exits.DONE

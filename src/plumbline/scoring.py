@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from plumbline import tasks
+from plumbline.config import ConfigError
 from plumbline.data.core import Data, Scale, Split
 from plumbline.distributed import World
+from plumbline.files import temporary_name
 from plumbline.loop import Diverged, Training, first_nonfinite, predict
 from plumbline.sharding import alike
-from plumbline.state import State, read
+from plumbline.state import State, before, read_whole, write
 
 
 class Scoring:
@@ -64,10 +67,11 @@ class Scoring:
         """The loss before any update."""
         return self.metrics(network, self.data.train, "train", self.part)["train/loss"]
 
-    def keep(self, state: State, path: Path, epoch: dict[str, float], objective: str) -> None:
-        """Write the weights of that epoch, with all that is needed to predict with them: scales, shapes, names."""
-        from plumbline.state import write
+    def keep(self, state: State, path: Path, epoch: dict[str, float], objective: str, spare: bool = False) -> None:
+        """Write the weights of that epoch, with all that is needed to predict with them: scales, shapes, names.
 
+        spare: keep what was at the path, as `before` names it.
+        """
         content: dict[str, Any] = {
             "model": state.weights(),
             "epoch": epoch["epoch"],
@@ -77,7 +81,7 @@ class Scoring:
             "scale": plain(self.data.scale),
             "target_scale": plain(self.data.target_scale),
         }
-        write(content, path)
+        write(content, path, keep=spare)
 
 
 def better(news: dict[str, float], best: dict[str, float], objective: str, direction: str) -> bool:
@@ -92,8 +96,77 @@ def plain(scale: Scale | None) -> dict[str, Any] | None:
     return None if scale is None else {"mean": scale.mean.cpu(), "std": scale.std.cpu(), "fitted_on": scale.fitted_on}
 
 
-def load_best(network: nn.Module, path: Path) -> dict[str, Any]:
-    """Put the best weights into the network; return what was saved with them."""
-    content, _ = read(path)
+def load_best(network: nn.Module, path: Path, word: str = "resume") -> dict[str, Any]:
+    """Put the best weights into the network; return what was saved with them. Raises ConfigError where they do not fit."""
+    try:
+        content = read_whole(path)
+        if not _fits(content, network):
+            raise ValueError("holds another network's weights")
+    except ValueError as error:
+        raise ConfigError(f"{word}={path}: {error}; name another, or train that run again") from error
     network.load_state_dict(alike(content["model"], network.state_dict()))
     return content
+
+
+def secure_best(directory: Path, state: State, scoring: Scoring, objective: str) -> str | None:
+    """See to it that best.pt holds the weights of `state.best`; return a sentence where it had to be restored.
+
+    The spare is of an earlier best, so it serves only where it is of the same epoch, as after a kill between two
+    writings. Weights of an epoch after the checkpoint are right, too: the run comes to that epoch again, and writes
+    them again. Raises BestLost where no file has the weights.
+    """
+    if not state.best:
+        return None
+    path, epoch = directory / "best.pt", state.best["epoch"]
+    why = misfit(path, state, objective)
+    if why is None:
+        return None
+    spare = before(path)
+    if misfit(spare, state, objective) is None:
+        draft = temporary_name(path)
+        os.link(spare, draft)
+        os.replace(draft, path)
+        draft.unlink(missing_ok=True)  # if both are one file, replacing does nothing
+        return f"best.pt {why}; restored from {spare.name}"
+    if state.epoch == epoch and not state.step and not state.sharded:  # the checkpoint was saved at the best epoch
+        scoring.keep(state, path, state.best, objective)
+        return f"best.pt {why}; restored from last.pt"
+    raise BestLost(f"best.pt {why}, and no other file has the weights of epoch {epoch:g}")
+
+
+class BestLost(ConfigError):
+    """The best weights of a run are in none of its files."""
+
+
+def misfit(path: Path, state: State, objective: str) -> str | None:
+    """Why a file does not hold the best weights; None if it does."""
+    if not path.exists():
+        return "is gone"
+    try:
+        content = read_whole(path)
+    except ValueError as error:
+        return str(error)
+    if not _fits(content, state.network):
+        return "holds another network's weights"
+    epoch, value = content.get("epoch"), content.get("value")
+    if not isinstance(epoch, int | float) or content.get("objective") != objective:
+        return "is not of this run"
+    if epoch > state.epoch:
+        return None
+    if epoch != state.best["epoch"]:
+        return f"holds the weights of epoch {epoch:g}, not those of epoch {state.best['epoch']:g}"
+    best = state.best.get(objective)
+    if value != best and not (best is None or (math.isnan(best) and math.isnan(value))):
+        return "is not of this run"
+    return None
+
+
+def _fits(content: dict[str, Any], network: nn.Module) -> bool:
+    """Whether weights have the names and shapes of a network's."""
+    given, own = content.get("model"), network.state_dict()
+    return (
+        isinstance(given, dict)
+        and given.keys() == own.keys()
+        and all(isinstance(given[key], Tensor) == isinstance(own[key], Tensor) for key in own)
+        and all(given[key].shape == own[key].shape for key in own if isinstance(own[key], Tensor))
+    )

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from plumbline.environment import SNAPSHOT, git_state
+from plumbline.files import check_folder, make_folder, temporary_name
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parents[1]  # of the clone; of an installed wheel, a folder that is nobody's
@@ -21,10 +22,11 @@ def snapshot(folder: Path) -> Path:
 
     Run from it with PYTHONPATH=<path>/src. `snapshot.json` in it holds commit, diff and what was too large to take.
     """
-    code, draft = folder / "code", folder / f".code.{os.getpid()}"
-    if code.is_dir():
+    code, draft = folder / "code", temporary_name(folder / "code")
+    if check_folder(code):
         return code
-    draft.mkdir(parents=True)
+    make_folder(folder)
+    draft.mkdir()
     try:
         large = []
         for source, name in sources():

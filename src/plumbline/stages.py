@@ -74,9 +74,9 @@ def climb(directory: Path, stages: list[list[str]]) -> int:
 def run_stage(folder: Path, words: list[str]) -> int:
     """Train in that folder, or go on there; nothing if it is done. What was asked of it may not have changed."""
     if (folder / "run.json").exists():
-        from omegaconf import OmegaConf
+        from plumbline.stored import read_overrides
 
-        asked = list(OmegaConf.load(folder / "overrides.yaml"))
+        asked = read_overrides(folder)
         if asked != words:
             raise ConfigError(
                 f"{folder}: was begun as {' '.join(asked)}, not as {' '.join(words)}; name another folder for other stages"
@@ -92,9 +92,9 @@ def run_stage(folder: Path, words: list[str]) -> int:
 
 def read(folder: Path) -> dict[str, Any]:
     """run.json of a stage."""
-    from plumbline.files import read_json
+    from plumbline.stored import read_run_file
 
-    return read_json(folder / "run.json")
+    return read_run_file(folder)
 
 
 def beats(now: dict[str, Any], before: dict[str, Any]) -> bool:

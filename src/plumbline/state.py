@@ -145,6 +145,8 @@ class State:
             os.replace(
                 path, path.with_name(path.name + ".damaged")
             )  # or the next save would put it in the good one's place
+        if missing := [key for key in (*self.PLAIN, "records", "scores", "model", "optimiser") if key not in content]:
+            raise ConfigError(f"resume: {path} is no checkpoint of a run: it has no {missing[0]}; start a new run")
         for key in self.PLAIN:
             setattr(self, key, content[key])
         records, scores = content["records"], content["scores"]  # of an earlier version both are lists
@@ -194,24 +196,37 @@ def before(path: Path) -> Path:
     return path.with_name(path.name + ".before")
 
 
-def read(path: Path, word: str = "resume") -> tuple[dict[str, Any], str | None]:
-    """The content of a checkpoint, or of the one before it if it is damaged, with a word on that."""
+def read(path: Path, word: str = "resume", spare: bool = True) -> tuple[dict[str, Any], str | None]:
+    """The content of a checkpoint, or of the one before it if it is damaged, with a word on that.
+
+    spare: whether the one before serves, too. Of best weights it does not: it holds those of an earlier epoch.
+    """
     broken: list[str] = []
-    for candidate in (path, before(path)):
+    for candidate in (path, before(path)) if spare else (path,):
         if not candidate.exists():
             continue
         try:
-            with zipfile.ZipFile(candidate) as archive:  # torch's reader does not look at the checksums
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise zipfile.BadZipFile(f"{damaged} has a wrong checksum")
-            content = torch.load(candidate, map_location="cpu", weights_only=True)
-        except Exception as error:
-            broken.append(
-                f"{candidate.name} is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-            )
+            content = read_whole(candidate)
+        except ValueError as error:
+            broken.append(f"{candidate.name} {error}")
             continue
         return content, f"{'; '.join(broken)}; going on from {candidate.name}" if broken else None
     why = "; ".join(broken) or f"there is no {path.name}"
     cure = "start the run anew" if word == "resume" else "name another"
     raise ConfigError(f"{word}: no checkpoint can be read in {path.parent}: {why}; {cure}")
+
+
+def read_whole(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, its checksums verified; raises ValueError with what is wrong with it."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch's reader does not look at the checksums
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} has a wrong checksum")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"is damaged ({why})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"is no checkpoint: it holds a {type(content).__name__}")
+    return content

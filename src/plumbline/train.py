@@ -66,10 +66,12 @@ def start(cfg: DictConfig, directory: Path, overrides: list[str], folders: list[
         cfg, directory = read_config(cfg, overrides)
     elif directory == Path.cwd():
         raise config.ConfigError(f"hydra.run.dir={directory}: is the current folder; a run has a folder of its own")
-    elif (directory / "run.json").exists():
-        raise config.ConfigError(f"hydra.run.dir={directory}: holds another run; go on with it by resume={directory}")
-    elif cfg.get("parent") is not None and not (Path(cfg.parent) / "run.json").is_file():
-        raise config.ConfigError(f"parent={cfg.parent}: is not the folder of a run; leave it out to take the nearest")
+    else:
+        from plumbline.record import check_new
+
+        check_new(directory)
+        if cfg.get("parent") is not None:
+            check_parent(Path(cfg.parent))
     check_alone(overrides)
     with open_dict(cfg):
         for key in config.STUDY:
@@ -124,19 +126,15 @@ def check_allow_not_widened(cfg: DictConfig, overrides: list[str]) -> None:
         )
 
 
-def remove_empty(directory: Path) -> None:
-    """Remove the folder that Hydra made for a run that did not come to be, and those around it that it left empty.
+def check_parent(parent: Path) -> None:
+    """Raise ConfigError unless that is the folder of a run."""
+    from plumbline.stored import read_run_file, read_settings
 
-    Every process of a distributed run does so, and other runs come and go beside it, so rmdir itself says whether there
-    was something to do: it leaves alone what is not empty, and who finds a folder gone leaves the rest to its remover.
-    """
-    for folder in (directory, *directory.parents):
-        if folder == Path.cwd():
-            break
-        try:
-            folder.rmdir()
-        except OSError:
-            break
+    try:
+        read_run_file(parent)
+        read_settings(parent)
+    except config.ConfigError as error:
+        raise config.ConfigError(f"parent={error}; leave it out to take the nearest") from error
 
 
 def config_dirs(arguments: list[str]) -> list[Path]:

@@ -114,11 +114,11 @@ def load(model: nn.Module, path: Path, reinit: list[str]) -> None:
     weight that the file does not have, or has in another shape.
     """
     path = path / "best.pt" if path.is_dir() else path
-    if not path.exists():
+    if not path.is_file():
         raise ConfigError(
             f"transfer.file={path}: there is no such file; name a run's folder, its best.pt, a .pth or experiment=…"
         )
-    content, _ = read(path, word="transfer.file")
+    content, _ = read(path, word="transfer.file", spare=False)
     given = content["model"] if isinstance(content.get("model"), dict) else content
     given = {name: tensor for name, tensor in given.items() if isinstance(tensor, Tensor)}
     wanted = model.state_dict()

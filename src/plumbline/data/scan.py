@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from plumbline.config import ConfigError
 from plumbline.data.core import Scale, fingerprint
 from plumbline.data.stream import Images, in_order
+from plumbline.files import make_folder, save_arrays
 
 AT_ONCE = 32  # images a worker looks at before it reports
 
@@ -117,9 +116,7 @@ class _Store:
             gone = ~np.isin(self.known["keys"], self.keys)
             now = {name: np.concatenate([part, self.known[name][gone]]) for name, part in now.items()}
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.path.parent, suffix=".npz", delete=False) as file:
-                np.savez(file, **now)
-            os.replace(file.name, self.path)
+            make_folder(self.path.parent)
+            save_arrays(self.path, **now)
         except OSError as error:
             raise ConfigError(f"data.scan_cache={self.path.parent}: cannot be written: {error}") from error

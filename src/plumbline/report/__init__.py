@@ -5,13 +5,16 @@ Here is the folder as read back, for every page; `figures` draws from it, `page`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from plumbline.files import read_text
+from plumbline.parsing import parse_json, parse_yaml
+from plumbline.stored import repair_run
 
 SEEN = "data.npz"
 MOST_COUNTS = 12  # classes whose confusion matrix has its counts written in
@@ -126,8 +129,6 @@ class Folder:
 
 def read(directory: Path) -> Folder:
     """The run's folder. A file that is absent, cut off or broken is noted in it, never an error."""
-    import yaml
-
     folder = Folder(Path(directory))
 
     def load(name: str, parse: Callable[[Path], Any], kind: type) -> Any:
@@ -142,14 +143,18 @@ def read(directory: Path) -> Folder:
             folder.missing[name] = f"cannot be read: {error}"
         return kind()
 
-    folder.run = load("run.json", lambda path: json.loads(path.read_text("utf-8")), dict)
-    folder.records = load("metrics.jsonl", lambda path: list(_records(path.read_text("utf-8"))), list)
+    folder.run, wrong = repair_run(load("run.json", lambda path: parse_json(read_text(path)), dict))
+    if wrong:
+        folder.missing["run.json"] = f"is damaged: {'; '.join(wrong)}"
+    folder.records = load("metrics.jsonl", lambda path: list(_records(read_text(path))), list)
     folder.predictions = load("predictions.npz", _arrays, dict)
     if (folder.path / SEEN).exists():  # there is none where nothing was audited
         folder.seen = load(SEEN, _arrays, dict)
-    folder.config = load("config.yaml", lambda path: path.read_text("utf-8"), str)
-    folder.settings = load("config.yaml", lambda path: yaml.safe_load(folder.config), dict) if folder.config else {}
-    folder.overrides = load("overrides.yaml", lambda path: yaml.safe_load(path.read_text("utf-8")) or [], list)
+    folder.config = load("config.yaml", read_text, str)
+    folder.settings = (
+        load("config.yaml", lambda path: parse_yaml(folder.config, as_options=True), dict) if folder.config else {}
+    )
+    folder.overrides = load("overrides.yaml", lambda path: parse_yaml(read_text(path)) or [], list)
     return folder
 
 
@@ -161,11 +166,11 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 def _records(text: str) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            record = parse_json(line)
+        except ValueError:
             continue  # the last line of a killed run may be cut off
         if isinstance(record, dict):
-            yield record
+            yield {key: value for key, value in record.items() if value is None or isinstance(value, int | float)}
 
 
 def finite(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plumbline.config import MAXIMISE
-from plumbline.files import write_text
+from plumbline.files import make_folder, write_text
 from plumbline.report import label
 from plumbline.report.drawing import End, canvas, line, logarithmic, name_ends
 from plumbline.report.page import inline, svg, template
@@ -39,7 +39,7 @@ def write_comparison(path: Path, rows: list[dict[str, Any]], metric: str, direct
         row["colour"] = colour(place)
     shared = {"metric": label(metric), "better": "more" if direction == MAXIMISE else "less", "pictures": pictures}
     page = template("comparison.html.j2").render(rows=rows, here=path.resolve().parent, **shared)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_text(path, page)
     return path
 

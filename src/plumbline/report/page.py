@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plumbline.checks.core import ALARMS, ranked
-from plumbline.files import write_text
+from plumbline.files import make_folder, write_text
 from plumbline.report import (
     Folder,
     finite,
@@ -48,13 +48,13 @@ def write_report(directory: Path) -> Path:
     folder = read(directory)
     drawn, failed = draw(folder)
     pictures = {name: svg(figure, name) for name, figure in drawn.items()}
-    (folder.path / "figures").mkdir(exist_ok=True)
+    make_folder(folder.path, "figures")
     for name in PICTURES:
         path = folder.path / "figures" / f"{name}.svg"
         if name in pictures:
             write_text(path, pictures[name])
         else:
-            path.unlink(missing_ok=True)  # of an earlier report, so no longer true
+            path.unlink(missing_ok=True)  # removes a link itself, of an earlier report, so no longer true
     tables: dict[str, Any] = {}
     for name, table in TABLES.items():
         try:

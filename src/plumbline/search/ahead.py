@@ -31,7 +31,7 @@ def main() -> None:
     if not line:
         os._exit(0)
     told = json.loads(line)
-    log = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    log = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     for number, file in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
         os.dup2(file, number)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [told["source"], os.environ.get("PYTHONPATH")]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
-import json
 import os
 import shlex
 from collections.abc import Callable
@@ -16,6 +15,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from plumbline.compose import hydra_at, without_study
+from plumbline.files import make_folder, open_file
+from plumbline.stored import read_run_file
 
 if TYPE_CHECKING:
     import optuna
@@ -52,8 +53,8 @@ def confirm(worker: Worker) -> bool:
     """Run the best trial's point with fresh seeds, each in a folder of its own; whether no other worker is at it still."""
     best, alone = best_trials(worker.opened), True
     for k, directory in enumerate(confirmations(worker.study) if best else []):
-        directory.mkdir(parents=True, exist_ok=True)
-        with open(directory / ".taken", "w") as claim:
+        make_folder(worker.study.folder, *directory.relative_to(worker.study.folder).parts)
+        with open_file(directory / ".taken", "a") as claim:
             try:
                 fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -82,7 +83,7 @@ def confirmed(study: Study) -> list[float]:
 
 def claimed(study: Study) -> IO[str] | None:
     """The right to write what a study leaves, as long as the file is open; None if another worker has it."""
-    claim = open(study.folder / ".finishing", "w")  # noqa: SIM115 - whoever asks closes it
+    claim = open_file(study.folder / ".finishing", "a")  # whoever asks closes it
     try:
         fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -125,8 +126,7 @@ def _finish(study: Study, opened: optuna.Study) -> None:
     write_text(study.folder / "trials.csv", table(study, opened))
     for trial in best_trials(opened)[:1]:
         write_text(study.folder / "best.yaml", experiment(study, opened, trial))
-        (study.folder / "experiment").mkdir(exist_ok=True)
-        link = study.folder / "experiment" / "best.yaml"
+        link = make_folder(study.folder, "experiment") / "best.yaml"
         if not link.is_symlink():
             link.symlink_to("../best.yaml")
         page_of(study, trial)
@@ -207,7 +207,7 @@ def experiment(study: Study, opened: optuna.Study, trial: FrozenTrial) -> str:
     from hydra import compose
 
     directory = run_folder(study, trial.number)
-    run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    run = read_run_file(directory)
     words = [*study.fixed, *study.space.words(trial.params)]
     with hydra_at(study.folders(snapshot=True)):
         full = compose(study.config_name, words, return_hydra_config=True)

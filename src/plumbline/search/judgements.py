@@ -9,8 +9,10 @@ import math
 from statistics import NormalDist, mean, median, stdev
 from typing import TYPE_CHECKING
 
+from plumbline.contract import ConfigError
 from plumbline.search.finish import confirmed, run_folder, run_folders, status
 from plumbline.search.results import EDGE, Results, distance, number, placed
+from plumbline.stored import read_settings
 
 if TYPE_CHECKING:
     pass
@@ -61,17 +63,15 @@ def edges(results: Results) -> list[dict[str, str]]:
 
 def saved(results: Results) -> dict[str, str] | None:
     """How much training the pruning spared."""
-    import yaml
-
     done = planned = 0
     for trial in results.trials:
         folders = run_folders(results.study, trial.number)
         try:
-            epochs = yaml.safe_load((folders[0] / "config.yaml").read_text(encoding="utf-8"))["epochs"]
+            epochs = read_settings(folders[0])["epochs"]
             files = [folder / "metrics.jsonl" for folder in folders]
             done += sum(len(file.read_bytes().splitlines()) for file in files if file.exists())
             planned += epochs * len(folders)
-        except (OSError, KeyError, TypeError, yaml.YAMLError):
+        except (OSError, KeyError, ConfigError):
             continue  # a trial that did not come so far
     pruned = sum(status(trial) == "pruned" for trial in results.trials)
     if not pruned or not planned:
@@ -121,13 +121,9 @@ def late(results: Results) -> dict[str, str] | None:
     """Whether the best was still improving when it ended, or was at its best long before."""
     run = results.run(results.best[0])
     try:
-        import yaml
-
-        planned = yaml.safe_load((run_folder(results.study, results.best[0].number) / "config.yaml").read_text())[
-            "epochs"
-        ]
+        planned = read_settings(run_folder(results.study, results.best[0].number))["epochs"]
         epoch = run["best"]["epoch"]
-    except (OSError, KeyError, TypeError):
+    except (ConfigError, KeyError, TypeError):
         return None
     if planned < 2:
         return None

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from plumbline import exits
+from plumbline.files import check_file
 from plumbline.search.study import CODE, Study
 
 LOG = "workers.log"
@@ -46,6 +47,7 @@ class Ahead:
 
     def begin(self, study: Study, count: int, until: str) -> subprocess.Popen[bytes]:
         """Let it fork so many workers, from the study's copy of the code."""
+        check_file(study.folder / LOG)
         words = [f"study={study.folder}", f"workers={count}", *([f"until={until}"] if until else [])]
         told = {"source": str(study.folder / CODE / "src"), "log": str(study.folder / LOG), "words": words}
         self.began = True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from plumbline.contract import ConfigError
+from plumbline.stored import read_run_file
 
 LAST_LINES = 12  # of a failed trial's output that are kept with it
 
@@ -32,8 +34,8 @@ def measured(run: dict[str, Any], name: str) -> float:
 def outcome(directory: Path, status: int = 0) -> Outcome | None:
     """How the run in a folder ended, if it did."""
     try:
-        run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        run = read_run_file(directory)
+    except ConfigError:
         return None
     if run["status"] in ("finished", "pruned", "diverged"):
         return Outcome(run["status"], run["error"] or "", run)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline.files import read_text
+from plumbline.parsing import parse_json
 from plumbline.search.difference import written
 from plumbline.search.finish import command, confirmed, deviation, run_folders, status
 from plumbline.search.judgements import judge
@@ -192,10 +193,10 @@ def curve(folders: list[Path], objective: str) -> dict[float, float]:
     for folder in folders:
         values: dict[float, float] = {}
         try:
-            for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-                record = json.loads(line)
+            for line in read_text(folder / "metrics.jsonl").splitlines():
+                record = parse_json(line)
                 values[record["epoch"]] = record[objective]
-        except (OSError, ValueError, KeyError):  # it did not begin, or has no more
+        except (OSError, ValueError, KeyError, TypeError):  # it did not begin, or has no more
             pass
         found += [values] if values else []
     common = [epoch for epoch in found[0] if all(epoch in values for values in found)] if found else []

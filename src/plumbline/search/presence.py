@@ -11,6 +11,8 @@ import secrets
 import time
 from pathlib import Path
 
+from plumbline.files import NotOurs, make_folder, open_file, read_text, touch
+from plumbline.parsing import parse_json
 from plumbline.search.storage import machine
 from plumbline.slurm.job import own_job
 
@@ -32,10 +34,10 @@ class Presence:
 
     def __init__(self, study: Path):
         self.study, self.folder = study, study / FOLDER
-        self.folder.mkdir(exist_ok=True)
+        make_folder(study, FOLDER)
         self.name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(2)}"
         mine = self.folder / f".{self.name}"
-        self.file = open(mine, "w")  # noqa: SIM115 - open, and locked, as long as the worker
+        self.file = open_file(mine, "x")  # open, and locked, as long as the worker
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             here: str | None = machine()
@@ -58,7 +60,7 @@ class Presence:
     def worked(self) -> None:
         """Tell the script of a job that this start of it got on, so that it is worth another one should it be killed."""
         if (job := own_job()) is not None:
-            (self.study / f".worked-{job}").touch()
+            touch(self.study / f".worked-{job}")
 
     def leave(self) -> None:
         (self.folder / self.name).unlink(missing_ok=True)
@@ -69,14 +71,14 @@ def alive(study: Path, name: str | None) -> bool:
     """Whether the worker of that name is: by its lock on this machine, by its last sign of life on another."""
     path = study / FOLDER / (name or "nobody")
     try:
-        with open(path) as file:
+        with open_file(path, "r") as file:
             if _read(path).get("locked_on") == machine():
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look do not see one another
                 return False
             return _now(study) - os.fstat(file.fileno()).st_mtime < STALE
     except BlockingIOError:
         return True
-    except OSError:
+    except (OSError, NotOurs):
         return False
 
 
@@ -96,7 +98,7 @@ def _now(study: Path) -> float:
     """The clock of the disk, which may not be this machine's."""
     probe = study / FOLDER / f".clock-{platform.node()}-{os.getpid()}"
     try:
-        probe.touch()
+        touch(probe)
     except OSError:  # who may only look has no better clock than this machine's
         return time.time()
     now = probe.stat().st_mtime
@@ -106,6 +108,7 @@ def _now(study: Path) -> float:
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        return json.loads(path.read_text())
+        found = parse_json(read_text(path))
     except (OSError, ValueError):  # gone, or being written
         return {}
+    return found if isinstance(found, dict) else {}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from plumbline.contract import ConfigError
 from plumbline.search.finish import best_trials, confirmed, run_folder, status
 from plumbline.search.space import Parameter, Space
+from plumbline.stored import read_run_file
 
 if TYPE_CHECKING:
     import optuna
@@ -44,8 +45,8 @@ class Results:
 
     def run(self, trial: FrozenTrial) -> dict[str, Any]:
         try:
-            return json.loads((run_folder(self.study, trial.number) / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_run_file(run_folder(self.study, trial.number))
+        except ConfigError:
             return {}
 
     def noise(self) -> float | None:
@@ -61,7 +62,8 @@ class Results:
             return stdev(values)
         if not self.best:
             return None
-        ends = self.run(self.best[0]).get("interval", {}).get(self.objective)
+        ends = self.run(self.best[0]).get("interval") or {}
+        ends = ends.get(self.objective)
         return (ends[1] - ends[0]) / (2 * 1.96) if ends and None not in ends else None
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from plumbline import exits
 from plumbline.contract import ConfigError
+from plumbline.files import make_folder
 from plumbline.search import presence
 from plumbline.search.code import copy_code
 from plumbline.search.compose import Points, checkpoints
@@ -58,8 +59,8 @@ def go_on(wanted: Study, options: Any, folders: list[Path], usual: int) -> int:
         return array.show(study, options)
     with Ahead(study, count) as ahead:  # it has until then to import
         check(study, folders, new or wider)
-        study.folder.mkdir(parents=True, exist_ok=True)
-        (study.folder / presence.FOLDER).mkdir(exist_ok=True)
+        study._made = [folder for folder in list(study.folder.parents)[:2] if not folder.exists()]
+        make_folder(study.folder.parent, study.folder.name, presence.FOLDER)
         copy_code(study, new)
         if wider:
             widen(study)
@@ -303,10 +304,10 @@ def closing_words(study: Study, status: int, count: int) -> int:
 
 
 def forget(study: Study) -> None:
-    """Remove the folder of a study that a mistake kept from beginning."""
+    """Remove the folder of a study that a mistake kept from beginning, and those around it that were made for it."""
     import shutil
 
-    from plumbline.train import remove_empty
-
     shutil.rmtree(study.folder, ignore_errors=True)
-    remove_empty(study.folder.parent)
+    for folder in study._made:
+        with contextlib.suppress(OSError):  # it holds something by now
+            folder.rmdir()

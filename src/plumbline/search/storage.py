@@ -17,6 +17,7 @@ from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from plumbline.contract import ConfigError
+from plumbline.files import check_file, open_file, read_text, replacing
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -42,15 +43,16 @@ class Lock(JournalFileOpenLock):
     """
 
     def acquire(self) -> bool:
-        self._held = open(self._lock_file + ".local", "w")  # noqa: SIM115 - closed by release
-        with contextlib.suppress(OSError):  # a disk without such locks
+        self._held = open_file(Path(self._lock_file + ".local"), "a")  # closed by release
+        with contextlib.suppress(OSError, UnicodeDecodeError):  # a disk without such locks
             fcntl.flock(self._held, fcntl.LOCK_EX)
-            if Path(self._lock_file).read_text() == machine():
+            if read_text(Path(self._lock_file)) == machine():
                 os.unlink(self._lock_file)
         super().acquire()
         try:
-            Path(self._lock_file).write_text(machine())
-        except OSError:  # a full disk: without a name in it, it would be waited for
+            with open_file(Path(self._lock_file), "r+") as file:  # Optuna has just made it
+                file.write(machine())
+        except (OSError, ConfigError):  # a full disk: without a name in it, it would be waited for
             self.release()
             raise
         return True
@@ -92,7 +94,7 @@ def mend(journal: Path) -> None:
     """Cut off last lines that are not whole: a full disk or a quota, their writer died, or the power left zeros there."""
     if not journal.exists():
         return
-    with open(journal, "r+b") as file:
+    with open_file(journal, "r+b") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
             begin = last_line(file, end)
@@ -130,6 +132,8 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     """The storage of the study in `folder`. One for a process's life: to open a journal is to read all of it."""
     if url is not None:
         return database(url)
+    check_file(folder / JOURNAL)
+    check_file(folder / f"{JOURNAL}.lock.local")
     journal = (folder / JOURNAL).resolve()
     try:
         return JournalStorage(JournalFileBackend(str(journal), lock_obj=MendingLock(journal)))
@@ -147,9 +151,8 @@ def copy_daily(folder: Path) -> None:
         return
     with MendingLock(journal):
         if not copy.exists():
-            draft = folder / f".{copy.name}.{os.getpid()}"
-            shutil.copyfile(journal, draft)
-            os.replace(draft, copy)
+            with open(journal, "rb") as file, replacing(copy) as draft:
+                shutil.copyfileobj(file, draft)
     for old in sorted(folder.glob(f"{JOURNAL}.[0-9]*"))[:-COPIES]:
         old.unlink(missing_ok=True)
 

@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 
 from plumbline import config
 from plumbline.contract import ConfigError, check_node, nearest, require
+from plumbline.files import read_text
+from plumbline.parsing import parse_yaml
 from plumbline.search.space import Point, Space
 
 if TYPE_CHECKING:
@@ -72,23 +74,24 @@ class Study:
     created: str
     earlier: list[list[dict[str, Any]]]  # the spaces it had before it was widened
     _points: list[Point] | None = field(default=None, repr=False)
+    _made: list[Path] = field(default_factory=list, repr=False)  # folders around it that were made for it
 
     @classmethod
     def read(cls, folder: Path) -> Study:
         try:
-            facts = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
+            facts = parse_yaml(read_text(folder / FILE))
             return cls(folder=folder, **{**facts, "space": Space.of(facts["space"])})
         except FileNotFoundError:
             raise ConfigError(
                 f"study={folder}: is not the folder of a study: there is no {FILE} in it{_near(folder)}"
             ) from None
-        except (yaml.YAMLError, TypeError, KeyError, OSError) as error:
+        except (yaml.YAMLError, TypeError, KeyError, OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"study={folder}: its {FILE} cannot be read: {error}") from error
 
     def write(self) -> None:
         from plumbline.files import write_text
 
-        facts = {key: value for key, value in asdict(self).items() if key not in ("folder", "_points")}
+        facts = {key: value for key, value in asdict(self).items() if key not in ("folder", "_points", "_made")}
         facts["space"] = self.space.plain()
         header = "# What is searched, and how; the trials are in the storage. Written by the command below.\n"
         write_text(

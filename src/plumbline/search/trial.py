@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from plumbline import exits, mistakes
 from plumbline.contract import ConfigError
+from plumbline.files import make_folder, open_file
 from plumbline.search import samplers
 from plumbline.search.compose import Points
 from plumbline.search.space import Point, Space
@@ -105,10 +106,10 @@ def process(worker: Worker, trial: FrozenTrial, seed: int, directory: Path, judg
         os.setpgid(0, 0)  # Ctrl-C is the worker's to pass on
         with contextlib.suppress(OSError, AttributeError):  # Linux: who loses its worker saves and leaves
             ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
-        directory.mkdir(parents=True, exist_ok=True)
-        output = os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        make_folder(worker.study.folder, *directory.relative_to(worker.study.folder).parts)
+        output = open_file(directory / LOG, "ab", buffering=0)
         for number_ in (1, 2):
-            os.dup2(output, number_)
+            os.dup2(output.fileno(), number_)
         sys.stdout, sys.stderr = (open(n, "w", buffering=1, encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
         of_its_own(worker.opened)
         status = _run(worker, trial, seed, directory, judge)

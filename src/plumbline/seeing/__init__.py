@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plumbline.config import ConfigError, build
 from plumbline.data.core import Data, Spec, Split
-from plumbline.files import replacing
+from plumbline.files import make_folder, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +101,7 @@ class Gallery:
         for name in list(self.pictures):
             figure = self._try(name, lambda picture, subject: picture.draw(subject), state)
             if figure is not None:
-                (self.directory / "figures").mkdir(exist_ok=True)
+                make_folder(self.directory, "figures")
                 with replacing(self.directory / "figures" / f"{name}.png") as file:
                     figure.savefig(file, dpi=DOTS, format="png")
                 drawn[name] = figure

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from plumbline import config, exits, mistakes
 from plumbline.config import ConfigError
+from plumbline.files import open_file
 from plumbline.slurm.options import Options, read
 from plumbline.slurm.submit import slurm
 
@@ -105,7 +106,7 @@ def folders() -> Iterator[Line]:
     try:
         with tempfile.TemporaryDirectory(dir=here, prefix=".doctor-") as folder:
             one = Path(folder) / "one"
-            with open(one, "w") as file:
+            with open_file(one, "x") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.link(one, Path(folder) / "two")
         yield "", f"{here}: can be written, linked and locked"

@@ -22,7 +22,8 @@ JOB = "job.json"  # in the folder of a run: what was submitted last
 
 def submit(cfg: DictConfig, directory: Path, overrides: list[str], options: Options, extra: list[str]) -> int:
     """Submit one run, new or gone on with, whose folder is decided now. extra: what its command needs beside the folder."""
-    from plumbline.record import write_request
+    from plumbline.files import make_folder
+    from plumbline.record import check_names, write_request
     from plumbline.snapshot import snapshot
 
     folder = directory.resolve()
@@ -43,18 +44,19 @@ def submit(cfg: DictConfig, directory: Path, overrides: list[str], options: Opti
         print(text)
         say(options, 1)
         return DONE
+    check_names(folder)
     not_queued(folder, options)
     begun = (folder / "config.yaml").exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if not begun:
             write_request(folder, cfg, overrides)
         snapshot(folder)
         number = hand_over(text, folder, options, submitted(folder))
     except BaseException:
         if not begun:  # nothing came to be; the command removes empty folders
-            shutil.rmtree(folder)
-            folder.mkdir()
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         raise
     say(options, 1)
     how_to(number, folder / f"slurm-{number}.out", folder, options)
@@ -102,7 +104,12 @@ def submitted(folder: Path) -> list[str]:
     """The numbers of all jobs that were submitted for a folder."""
     from plumbline.files import read_json
 
-    return read_json(folder / JOB)["jobs"] if (folder / JOB).exists() else []
+    if not (folder / JOB).exists():
+        return []
+    jobs = read_json(folder / JOB).get("jobs")
+    if not isinstance(jobs, list) or not all(isinstance(job, str) and job.isalnum() for job in jobs):
+        raise ConfigError(f"{folder / JOB}: holds no numbers of jobs; it is damaged: remove it")
+    return jobs
 
 
 def not_queued(folder: Path, options: Options) -> None:

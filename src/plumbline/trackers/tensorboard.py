@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.checks.core import summary
+from plumbline.files import make_folder, read_text
 
 
 class TensorBoard:
@@ -17,9 +18,9 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self.configuration = flat(configuration)
-        done = len((directory / "metrics.jsonl").read_text().splitlines())
+        done = len(read_text(directory / "metrics.jsonl").splitlines())
         self.writer = SummaryWriter(
-            str(directory / "tensorboard"), purge_step=done + 1 if done else None, flush_secs=flush_seconds
+            str(make_folder(directory, "tensorboard")), purge_step=done + 1 if done else None, flush_secs=flush_seconds
         )
 
     def log(self, record: dict[str, float]) -> None:

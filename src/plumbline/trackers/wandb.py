@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlparse
 
 from plumbline.checks.core import summary
+from plumbline.files import make_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +31,7 @@ class Wandb:
         noted = str(run["trackers"].get("wandb", ""))  # by an earlier start of this run
         self.identity = noted if re.fullmatch(r"[0-9a-f]{16}", noted) else secrets.token_hex(8)
         mode = mode if mode != "auto" else "online" if logged_in() else "offline"
+        make_folder(directory, "wandb")
         settings = wandb.Settings(silent=True, console="off", init_timeout=60, disable_git=True)
         self.run = wandb.init(
             id=self.identity, resume="allow", mode=mode, name=label(directory.resolve()), dir=directory, config=configuration,
