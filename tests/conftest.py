@@ -50,6 +50,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
     return ByFixture(config, log)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The key that studies are signed with is one of the tests, not the user's."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture
 def train(tmp_path: Path):
     """`train(*overrides)` runs the command in a process of its own, in tmp_path; returns the finished process."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ENDED = "ended.json"  # in a trial's folder: its end, where no run of it says so
 LAST_LINES = 12  # of a failed trial's output that are kept with it
 
 
@@ -29,18 +30,32 @@ def measured(run: dict[str, Any], name: str) -> float:
     return float(run[name])
 
 
-def outcome(directory: Path, status: int = 0) -> Outcome | None:
-    """How the run in a folder ended, if it did."""
+def read_run(directory: Path) -> dict[str, Any] | None:
+    """run.json of a folder; None where there is none, or none of this shape."""
     try:
         run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(run, dict) or not isinstance(run.get("status"), str):
+        return None
+    return run if run["status"] != "finished" or isinstance(run.get("best"), dict) else None
+
+
+def outcome(directory: Path, status: int = 0) -> Outcome | None:
+    """How the run in a folder ended, if it did."""
+    run = read_run(directory)
+    if run is None:
         return None
     if run["status"] in ("finished", "pruned", "diverged"):
-        return Outcome(run["status"], run["error"] or "", run)
+        return Outcome(run["status"], str(run.get("error") or ""), run)
     if run["status"] == "failed" and status >= 0:
         from plumbline.search.trial import LOG, NO_ROOM
 
-        return None if status == NO_ROOM else Outcome("failed", last_lines(directory / LOG) or run["error"] or "", run)
+        return (
+            None
+            if status == NO_ROOM
+            else Outcome("failed", last_lines(directory / LOG) or str(run.get("error") or ""), run)
+        )
     return None
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from plumbline.search.finish import best_trials, confirmed, run_folder, status
+from plumbline.search.outcome import read_run
 from plumbline.search.space import Parameter, Space
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ class Results:
         return self.sign * trial.values[0]
 
     def run(self, trial: FrozenTrial) -> dict[str, Any]:
-        try:
-            return json.loads((run_folder(self.study, trial.number) / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+        return read_run(run_folder(self.study, trial.number)) or {}
 
     def noise(self) -> float | None:
         """The standard deviation that a trial's value has from its seed; from the validation set's size, if need be."""
