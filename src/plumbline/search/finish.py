@@ -79,7 +79,9 @@ def confirmed(study: Study) -> list[float]:
     from plumbline.search.outcome import outcome
 
     ends = [outcome(directory) for directory in confirmations(study)]
-    return [end.run["best"][end.run["objective"]] for end in ends if end is not None and end.status == "finished"]
+    runs = [end.run for end in ends if end is not None and end.status == "finished"]
+    values = [run["best"].get(run.get("objective")) for run in runs]
+    return [value for value in values if isinstance(value, int | float)]
 
 
 def claimed(study: Study) -> IO[str] | None:

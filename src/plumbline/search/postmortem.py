@@ -194,8 +194,8 @@ def curve(folders: list[Path], objective: str) -> dict[float, float]:
         try:
             for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
                 record = json.loads(line)
-                values[record["epoch"]] = record[objective]
-        except (OSError, ValueError, KeyError):  # it did not begin, or has no more
+                values[record["epoch"]] = float(record[objective])
+        except (OSError, ValueError, KeyError, TypeError):  # it did not begin, or has no more
             pass
         found += [values] if values else []
     common = [epoch for epoch in found[0] if all(epoch in values for values in found)] if found else []

@@ -156,7 +156,10 @@ def parse_value(parameter: Parameter, given: dict[str, str]) -> Any:
     text = SEPARATOR.join(given[key] for key in keys)
     value: Any = text
     if not parameter.choices:
-        value = int(text) if parameter.whole else float(text)
+        try:
+            value = int(text) if parameter.whole else float(text)
+        except ValueError:
+            raise ValueError(f"its {parameter.name}={text} is no number") from None
     inside = value in parameter.choices if parameter.choices else math.isfinite(value) and contains(parameter, value)
     if not inside:
         raise ValueError(f"its {parameter.name}={text} does not lie in {parameter.name}={parameter.text}")

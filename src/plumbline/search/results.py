@@ -58,8 +58,10 @@ class Results:
             return stdev(values)
         if not self.best:
             return None
-        ends = self.run(self.best[0]).get("interval", {}).get(self.objective)
-        return (ends[1] - ends[0]) / (2 * 1.96) if ends and None not in ends else None
+        interval = self.run(self.best[0]).get("interval")
+        ends = interval.get(self.objective) if isinstance(interval, dict) else None
+        numbers = isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
+        return (ends[1] - ends[0]) / (2 * 1.96) if numbers else None
 
 
 def number(value: float) -> str:

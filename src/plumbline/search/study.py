@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FILE = "study.yaml"
 CODE = "code"
+DEEPEST = 20  # levels of study.yaml
 LONGEST = 200  # bytes of a name: a folder's has at most 255
 
 
@@ -227,8 +228,11 @@ class Study:
 
 def load_plain(text: str) -> Any:
     """YAML without aliases: nothing of a study has any, and a few lines of them can stand for billions of values."""
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-        raise ValueError("it has aliases (*name), which no study writes")
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+            raise ValueError("it has aliases (*name), or is nested deeper than any study")
     return yaml.safe_load(text)
 
 
@@ -241,6 +245,9 @@ def checked(facts: Any) -> dict[str, Any]:
     _check_keys("", {"home": ""} | facts, kinds)
     facts["search"] = {"trust": False} | facts["search"]
     _check_keys("search.", facts["search"], get_type_hints(Search, include_extras=True))
+    if not isinstance(facts["search"]["sampler"], dict):
+        raise ConfigError("search.sampler: must be a mapping")
+    _check_keys("search.sampler.", {"_target_": facts["search"]["sampler"].get("_target_")}, {"_target_": str})
     _check_keys("pruner.", {"_target_": facts["pruner"].get("_target_")}, {"_target_": str})
     for row in (row for rows in (*facts["earlier"], facts["space"]) for row in rows):
         _check_keys("space: ", asdict(Parameter("", "")) | {"name": None, "text": None, "choices": []} | row, ROW)

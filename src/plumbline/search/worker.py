@@ -250,7 +250,10 @@ class Worker:
             with self.queue.lock:
                 if said := same_data.note(self.study, self.opened, self.point(trial), outcome.run):
                     return self.queue.tell(trial, "failed", said)
-            values.append([measured(outcome.run, name) for name, _ in self.objectives])
+            try:
+                values.append([measured(outcome.run, name) for name, _ in self.objectives])
+            except (KeyError, TypeError, ValueError) as error:
+                return self.queue.tell(trial, "failed", f"{directory}: its run.json has no {error}")
             if seeds > 1 and self.prune_between(trial, seed, values):
                 return self.queue.tell(trial, "pruned", "", values)
         self.queue.tell(trial, "finished", "", values)
