@@ -20,6 +20,7 @@ os.environ["WANDB_MODE"] = "offline"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+    parser.addoption("--murders", type=int, default=3, help="how many studies test_search_murders.py kills")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -229,10 +229,10 @@ def run_workers(study: Study, count: int, new: bool, ahead: Ahead) -> int:
     if status < 0:  # killed, while others may have done what was left
         from plumbline.search.finish import finish_late
 
-        by = f"plumbline: the workers were ended by {signal.Signals(-status).name}; the same command goes on with the study"
+        by = f"plumbline: the workers were ended by {signal.Signals(-status).name}"
         status = exits.DONE if finish_late(study) else exits.BUG
     if status not in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
-        print("\n".join(messages(text)) or text[-3000:].strip() or by, file=sys.stderr)
+        print("\n".join(messages(text)) or by or text[-3000:].strip(), file=sys.stderr)
         if status == exits.MISTAKE and new and not any(study.folder.glob("[0-9]*")):
             forget(study)
             return status
