@@ -131,7 +131,9 @@ def test_a_murdered_study_ends_as_an_undisturbed_one(
 @pytest.mark.parametrize("victim", ["worker", "ahead"])
 def test_a_killed_worker_is_told_when_it_matters_only(victim: str, tmp_path: Path) -> None:
     """The others do its trials: status 0 and no word of it, even if it is the process that began the others."""
-    process = begin(tmp_path, "k", ["search.workers=2", "search=random", "search.n_trials=8", "space=learning_rate", "epochs=40"])
+    process = begin(
+        tmp_path, "k", ["search.workers=2", "search=random", "search.n_trials=8", "space=learning_rate", "epochs=40"]
+    )
     study = (tmp_path / "outputs/studies/k").resolve()
     until = time.monotonic() + 200
     while len(list(study.glob("0*/metrics.jsonl"))) < 2:
@@ -149,7 +151,9 @@ def test_a_killed_worker_is_told_when_it_matters_only(victim: str, tmp_path: Pat
 
 
 def test_all_workers_killed_is_one_sentence_and_status_1(tmp_path: Path) -> None:
-    process = begin(tmp_path, "k", ["search.workers=2", "search=random", "search.n_trials=8", "space=learning_rate", "epochs=400"])
+    process = begin(
+        tmp_path, "k", ["search.workers=2", "search=random", "search.n_trials=8", "space=learning_rate", "epochs=400"]
+    )
     study = (tmp_path / "outputs/studies/k").resolve()
     while len(list(study.glob("0*/metrics.jsonl"))) < 2:
         assert process.poll() is None
@@ -159,4 +163,7 @@ def test_all_workers_killed_is_one_sentence_and_status_1(tmp_path: Path) -> None
     for number in [number for number in processes if parent(number) == first]:
         os.kill(number, signal.SIGKILL)
     assert process.wait(300) == 1
-    assert "plumbline: 2 workers were ended by SIGKILL; the same command goes on with the study\n" in (tmp_path / "k.log").read_text()
+    assert (
+        "plumbline: 2 workers were ended by SIGKILL; the same command goes on with the study\n"
+        in (tmp_path / "k.log").read_text()
+    )

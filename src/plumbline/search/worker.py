@@ -269,10 +269,11 @@ class Worker:
 
     def run(self, trial: FrozenTrial, seed: int, directory: Path, judge: BasePruner | None) -> Outcome:
         """One run of a trial, in a process of its own; or the end of one that ended before its worker could tell."""
-        from plumbline.search.trial import process
+        from plumbline.search.trial import draw, process
 
         ended = outcome(directory)
         if ended is not None:
+            draw(self.study, self.opened, trial._trial_id, trial.number)  # where the storage lost what had been drawn
             return ended
         child = self.asked.fork()
         if child == 0:
