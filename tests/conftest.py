@@ -20,6 +20,7 @@ os.environ["WANDB_MODE"] = "offline"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+    parser.addoption("--murders", type=int, default=3, help="how many studies test_search_murders.py kills")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -48,6 +49,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
             return "slurm" if "test_slurm_" in file else file if shares(file) else nodeid
 
     return ByFixture(config, log)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The key that studies are signed with is one of the tests, not the user's."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture

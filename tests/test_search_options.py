@@ -30,6 +30,7 @@ PROVEN = {  # key of a search -> the test that shows what it does
     "max_deaths": "test_search_worker.py::test_trials_that_die_one_after_another_end_a_study_until_it_is_started_again",
     "storage": "test_search_storage.py::test_a_study_in_a_database_is_done_as_one_in_a_journal",
     "extend": "test_search_study.py::test_another_space_is_refused_and_a_wider_one_wants_to_be_asked_for",
+    "trust": "test_search_trust.py::test_an_edited_study_asks_once_at_both_doors",
 }
 
 

@@ -269,7 +269,7 @@ def test_the_next_search_is_a_line_that_can_be_pasted_and_asks_for_another_space
     was["fixed"] = sorted([*was["fixed"], "model=yours"])  # of the two models the one is left
     kind = {"random": "tpe"}.get(study.kind, study.kind)
     assert is_["kind"] == kind
-    other = {"folder", "name", "command", "cwd", "created", "space", "_points"} | (
+    other = {"folder", "home", "name", "command", "cwd", "created", "space", "_points"} | (
         {"kind"} if kind != study.kind else set()
     )
     differing = {key for key in was if was[key] != is_[key]}

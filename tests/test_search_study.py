@@ -109,7 +109,7 @@ def test_trials_run_from_the_code_as_it_was_when_the_study_began(search, tmp_pat
     code = study_of(tmp_path) / "code"
     loop = code / "src/plumbline/signals.py"
     loop.write_text(loop.read_text() + "\nprint('of the copy')\n")
-    assert by_hand(tmp_path, "study=s").returncode == 0
+    assert by_hand(tmp_path, "study=s", "trust=true").returncode == 0
     assert noted(study_of(tmp_path) / "0000")["git"] == {
         key: value
         for key, value in json.loads((code / "snapshot.json").read_text()).items()
@@ -123,7 +123,7 @@ def test_another_code_is_refused_with_the_files_and_taken_where_asked_for(search
     search(*words, "search.n_trials=1")
     code = study_of(tmp_path) / "code/src/plumbline/loop.py"
     code.write_text(code.read_text() + "# as it was\n")
-    refused = search(*words, "search.n_trials=2")
+    refused = search(*words, "search.n_trials=2", "search.trust=true")
     assert refused.returncode == 2
     assert "  src/plumbline/loop.py\n    @@ " in refused.stderr
     assert "\n    -# as it was\n" in refused.stderr

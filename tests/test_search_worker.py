@@ -465,7 +465,7 @@ def test_the_thousandth_trial_costs_no_more_than_a_moment_beside_its_training(tm
         options = {"distributions": {"optimiser.lr": LR.distribution()}, "user_attrs": {"status": "finished"}}
         rows.append(create_trial(params=point, value=max(reported.values()), intermediate_values=reported, **options))
     study.open().add_trials(rows)
-    command = [sys.executable, "-m", "plumbline.search.worker", f"study={study.folder}"]
+    command = [sys.executable, "-m", "plumbline.search.worker", f"study={study.folder}", "trust=true"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -243,7 +243,7 @@ def test_a_studys_workers_are_the_tasks_of_one_array(words, jobs: int, workers: 
     assert done.returncode == 0, done.stderr
     assert directives(done.stdout)[2] == f"--array=0-{jobs - 1}"
     study = tmp_path / "outputs/studies/s"
-    assert f" -P -m plumbline.search.worker study={study} workers={workers}\n" in done.stdout
+    assert f" -P -B -m plumbline.search.worker study={study} workers={workers}\n" in done.stdout
     assert f": {jobs} jobs, each 1 node" in done.stdout.splitlines()[-1]
     assert subprocess.run(["bash", "-n"], input=done.stdout.rpartition("exit $status")[0], text=True).returncode == 0
     assert list(tmp_path.iterdir()) == []

@@ -35,6 +35,8 @@ def main() -> None:
     for number, file in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
         os.dup2(file, number)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [told["source"], os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # the copy of the code is signed as it is
+    sys.dont_write_bytecode = True
     sys.path.insert(0, told["source"])
     sys.argv[1:] = told["words"]
     runpy.run_module("plumbline.search.worker", run_name="__main__", alter_sys=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import compileall
 import difflib
+import py_compile
 from pathlib import Path
 
 from plumbline.contract import ConfigError
+from plumbline.environment import SNAPSHOT
 from plumbline.search import presence
 from plumbline.search.study import CODE, Study
 from plumbline.snapshot import ROOT, changed, snapshot, sources
@@ -31,7 +34,21 @@ def copy_code(study: Study, new: bool) -> None:
             )
         earlier = len(list(study.folder.glob(f"{CODE}.*"))) + 1
         code.rename(study.folder / f"{CODE}.{earlier}")
+    missing = not code.is_dir()
     snapshot(study.folder)
+    if missing:  # compiled once, before it is signed: what runs from it writes nothing into it
+        compileall.compile_dir(code / "src", quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+    note_root(code)
+
+
+def note_root(code: Path) -> None:
+    """Note where the tree lies that the copy is equal to: it may have been moved since."""
+    from plumbline.files import read_json, write_json
+
+    path = code / SNAPSHOT
+    facts = read_json(path)
+    if facts.get("root") != str(ROOT):
+        write_json(path, facts | {"root": str(ROOT)})
 
 
 def code_difference(code: Path, names: list[str]) -> list[str]:

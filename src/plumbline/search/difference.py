@@ -14,7 +14,7 @@ IDENTITY = ("seed", "seeds", "also")  # keys of search that make another study
 def difference(there: Study, asked: Study) -> tuple[list[str], list[str]]:
     """(what makes another study, what merely widens it): lines to show, from what there is and what is asked."""
     other, wider = [], []
-    was, is_ = set(_lasting(there.fixed)), set(_lasting(asked.fixed))
+    was, is_ = set(lasting(there.fixed)), set(lasting(asked.fixed))
     other += [f"  - {word}" for word in sorted(was - is_)] + [f"  + {word}" for word in sorted(is_ - was)]
     if there.kind != asked.kind and "grid" in (there.kind, asked.kind):
         other += [f"  - search={there.kind}", f"  + search={asked.kind}"]
@@ -37,7 +37,7 @@ def _same(one: Parameter, other: Parameter) -> bool:
     return asdict(one) | {"text": ""} == asdict(other) | {"text": ""}
 
 
-def _lasting(fixed: list[str]) -> list[str]:
+def lasting(fixed: list[str]) -> list[str]:
     """Without the overrides that a run may change when it goes on: they do not change its numbers."""
     from plumbline.record import MAY_CHANGE
 

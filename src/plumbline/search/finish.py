@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from plumbline.compose import hydra_at, without_study
-from plumbline.files import make_folder, open_file
-from plumbline.stored import read_run_file
+from plumbline.contract import ConfigError
+from plumbline.files import make_folder, open_file, read_json
+from plumbline.search.study import CODE, NoTrials
 
 if TYPE_CHECKING:
     import optuna
@@ -78,7 +80,9 @@ def confirmed(study: Study) -> list[float]:
     from plumbline.search.outcome import outcome
 
     ends = [outcome(directory) for directory in confirmations(study)]
-    return [end.run["best"][end.run["objective"]] for end in ends if end is not None and end.status == "finished"]
+    runs = [end.run for end in ends if end is not None and end.status == "finished"]
+    values = [run["best"].get(run.get("objective")) for run in runs]
+    return [value for value in values if isinstance(value, int | float)]
 
 
 def claimed(study: Study) -> IO[str] | None:
@@ -119,6 +123,22 @@ def finish(study: Study, opened: optuna.Study, claim: IO[str] | None = None) -> 
             _finish(study, opened)
 
 
+def finish_late(study: Study) -> bool:
+    """Whether nothing is left to do; write what a study leaves where its last worker was killed before it did."""
+    from plumbline.search.watch import View
+
+    try:
+        view = View(study, study.open())
+    except (NoTrials, KeyError):  # KeyError: its maker was killed before it was whole
+        return False
+    if not view.done or unconfirmed(study):
+        return False
+    report = study.folder / "report.html"
+    if not report.exists() or report.stat().st_mtime < view.last_end():
+        finish(study, view.opened)
+    return True
+
+
 def _finish(study: Study, opened: optuna.Study) -> None:
     from plumbline.files import write_text
     from plumbline.search.postmortem import write_postmortem
@@ -138,8 +158,14 @@ def page_of(study: Study, trial: FrozenTrial) -> None:
     from plumbline.report.page import write_report
 
     directory = run_folder(study, trial.number)
-    if not (directory / "report.html").exists():
+    if (directory / "report.html").exists() or not (directory / "run.json").exists():
+        return
+    try:
         write_report(directory)
+    except Exception as error:  # a damaged folder costs its own page, not the study's
+        print(
+            f"plumbline: {directory}: its report cannot be written ({type(error).__name__}: {error})", file=sys.stderr
+        )
 
 
 def run_folder(study: Study, number: int) -> Path:
@@ -149,8 +175,7 @@ def run_folder(study: Study, number: int) -> Path:
 
 def run_folders(study: Study, number: int) -> list[Path]:
     """The folders of all runs of a trial, one a seed."""
-    seeds, folder = study.search["seeds"], study.trial(number)
-    return [folder] if seeds == 1 else [folder / f"seed-{seed}" for seed in range(seeds)]
+    return study.run_folders(number)
 
 
 def table(study: Study, opened: optuna.Study) -> str:
@@ -206,8 +231,7 @@ def experiment(study: Study, opened: optuna.Study, trial: FrozenTrial) -> str:
     """The best trial as an experiment file: the options it chooses, then only what differs from them."""
     from hydra import compose
 
-    directory = run_folder(study, trial.number)
-    run = read_run_file(directory)
+    run = facts(study, trial, opened.user_attrs["objectives"][0][0])
     words = [*study.fixed, *study.space.words(trial.params)]
     with hydra_at(study.folders(snapshot=True)):
         full = compose(study.config_name, words, return_hydra_config=True)
@@ -220,11 +244,12 @@ def experiment(study: Study, opened: optuna.Study, trial: FrozenTrial) -> str:
         pairs = [f"{group}={_word(choice)}" for group, choice in chosen.items() if choice is not None]
         base, cfg = without_study(compose(study.config_name, pairs)), without_study(full)
     wanted = OmegaConf.to_container(_without_hydra(cfg), resolve=False)
-    wanted["threads"] = run["environment"]["threads"]
+    if "threads" in run["environment"]:
+        wanted["threads"] = run["environment"]["threads"]
     deltas = _differing(wanted, OmegaConf.to_container(base, resolve=False))
     for key in ("allow", "resume", "outputs"):
         deltas.pop(key, None)
-    git = run["git"] or {"commit": None, "dirty": False}
+    git = {"commit": None, "dirty": False} | run["git"]
     head = HEAD.format(
         question=run["question"] or f"the best of the study {study.name}", command=command(study), seconds=run["seconds"],
         objective=run["objective"], value=run["best"][run["objective"]],
@@ -232,6 +257,31 @@ def experiment(study: Study, opened: optuna.Study, trial: FrozenTrial) -> str:
     )  # fmt: skip
     defaults = [{f"override /{group}": _plain(choice)} for group, choice in chosen.items() if choice is not None]
     return head + yaml.safe_dump({"defaults": defaults, **deltas}, sort_keys=False, allow_unicode=True)
+
+
+def facts(study: Study, trial: FrozenTrial, objective: str) -> dict[str, Any]:
+    """What best.yaml tells of a trial's (first) run; of one whose folder is gone or damaged, what the storage knows."""
+    from plumbline.environment import SNAPSHOT
+    from plumbline.search.outcome import read_run
+
+    first = trial.user_attrs.get("values") or [trial.values]
+    git = read_mapping(study.folder / CODE / SNAPSHOT)
+    known = {
+        "question": study.question, "objective": objective, "best": {objective: first[0][0]}, "git": git, "environment": {},
+        "seconds": (trial.datetime_complete - trial.datetime_start).total_seconds(),
+    }  # fmt: skip
+    run = read_run(run_folder(study, trial.number)) or {}
+    known |= {key: run[key] for key in known if isinstance(run.get(key), type(known[key]))}
+    known["best"].setdefault(objective, first[0][0])
+    return known
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON file of ours; empty where it is gone or damaged."""
+    try:
+        return read_json(path)
+    except ConfigError:
+        return {}
 
 
 def _without_hydra(cfg: DictConfig) -> DictConfig:

@@ -6,6 +6,7 @@ Each judgement is a finding in words with its evidence, after the Deep Learning 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from statistics import NormalDist, mean, median, stdev
 from typing import TYPE_CHECKING
 
@@ -63,16 +64,16 @@ def edges(results: Results) -> list[dict[str, str]]:
 
 def saved(results: Results) -> dict[str, str] | None:
     """How much training the pruning spared."""
+
     done = planned = 0
     for trial in results.trials:
         folders = run_folders(results.study, trial.number)
-        try:
-            epochs = read_settings(folders[0])["epochs"]
-            files = [folder / "metrics.jsonl" for folder in folders]
-            done += sum(len(file.read_bytes().splitlines()) for file in files if file.exists())
-            planned += epochs * len(folders)
-        except (OSError, KeyError, ConfigError):
+        epochs = planned_epochs(folders[0])
+        if epochs is None:
             continue  # a trial that did not come so far
+        files = [folder / "metrics.jsonl" for folder in folders]
+        done += sum(len(file.read_bytes().splitlines()) for file in files if file.is_file())
+        planned += epochs * len(folders)
     pruned = sum(status(trial) == "pruned" for trial in results.trials)
     if not pruned or not planned:
         return None
@@ -117,15 +118,21 @@ def lost(results: Results) -> dict[str, str] | None:
     )  # fmt: skip
 
 
+def planned_epochs(folder: Path) -> int | None:
+    """The epochs that a run was to have; None where its configuration is gone or damaged."""
+    try:
+        epochs = read_settings(folder).get("epochs")
+    except ConfigError:
+        return None
+    return epochs if isinstance(epochs, int) else None
+
+
 def late(results: Results) -> dict[str, str] | None:
     """Whether the best was still improving when it ended, or was at its best long before."""
-    run = results.run(results.best[0])
-    try:
-        planned = read_settings(run_folder(results.study, results.best[0].number))["epochs"]
-        epoch = run["best"]["epoch"]
-    except (ConfigError, KeyError, TypeError):
-        return None
-    if planned < 2:
+    best = results.run(results.best[0]).get("best")
+    epoch = best.get("epoch") if isinstance(best, dict) else None
+    planned = planned_epochs(run_folder(results.study, results.best[0].number))
+    if planned is None or planned < 2 or not isinstance(epoch, int | float):
         return None
     if epoch >= LATE * planned:
         return finding(

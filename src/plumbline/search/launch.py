@@ -12,6 +12,7 @@ from pathlib import Path
 
 from plumbline import exits
 from plumbline.files import check_file
+from plumbline.search import trust
 from plumbline.search.study import CODE, Study
 
 LOG = "workers.log"
@@ -49,6 +50,7 @@ class Ahead:
         """Let it fork so many workers, from the study's copy of the code."""
         check_file(study.folder / LOG)
         words = [f"study={study.folder}", f"workers={count}", *([f"until={until}"] if until else [])]
+        words += trust.consent(study.folder)
         told = {"source": str(study.folder / CODE / "src"), "log": str(study.folder / LOG), "words": words}
         self.began = True
         with contextlib.suppress(BrokenPipeError):  # it is dead, which its status says
@@ -81,17 +83,22 @@ class Passed:
     """Signals to the starter go on to its workers, which save; they are in a session of their own."""
 
     def __init__(self, process: subprocess.Popen[bytes] | None):
-        self.process, self.status = process, None
+        self.process, self.status, self.again = process, None, False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: object) -> None:
-        again, self.status = (
+        self.again, self.status = (
             self.status is not None,
             exits.BY_HAND if number == signal.SIGINT else exits.TO_BE_CONTINUED,
         )
-        if number == signal.SIGINT and not again and self.process is not None:
+        if number == signal.SIGINT and not self.again and self.process is not None:
             with contextlib.suppress(OSError, RuntimeError):  # nobody may be listening, or be spoken to right now
                 print("\nthe workers save and leave; press again to leave at once", flush=True)
-        if self.process is not None and self.process.poll() is None:
+        if self.process is None:
+            return
+        if self.process.poll() is None:
             self.process.send_signal(number)
+        else:  # it was killed; the workers that it began are a group of their own
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, number)

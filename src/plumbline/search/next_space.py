@@ -40,7 +40,7 @@ def next_search(results: Results, importances: dict[str, float]) -> str | None:
 
 def kept(study: Study, kind: str) -> list[str]:
     """What its command says of how to search and where to run, and another search of that kind says, too."""
-    other = ("study", "search", "search.n_trials", "search.extend")
+    other = ("study", "search", "search.n_trials", "search.extend", "search.trust")
     found = []
     for word in parse(shlex.split(study.command)[1:]).overrides:
         key = word.lstrip("+~").partition("=")[0]

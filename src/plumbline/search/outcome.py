@@ -10,6 +10,7 @@ from typing import Any
 from plumbline.contract import ConfigError
 from plumbline.stored import read_run_file
 
+ENDED = "ended.json"  # in a trial's folder: its end, where no run of it says so
 LAST_LINES = 12  # of a failed trial's output that are kept with it
 
 
@@ -31,18 +32,30 @@ def measured(run: dict[str, Any], name: str) -> float:
     return float(run[name])
 
 
-def outcome(directory: Path, status: int = 0) -> Outcome | None:
-    """How the run in a folder ended, if it did."""
+def read_run(directory: Path) -> dict[str, Any] | None:
+    """run.json of a folder; None where there is none, or none of this shape."""
     try:
         run = read_run_file(directory)
     except ConfigError:
         return None
+    return run if run["status"] != "finished" or isinstance(run.get("best"), dict) else None
+
+
+def outcome(directory: Path, status: int = 0) -> Outcome | None:
+    """How the run in a folder ended, if it did."""
+    run = read_run(directory)
+    if run is None:
+        return None
     if run["status"] in ("finished", "pruned", "diverged"):
-        return Outcome(run["status"], run["error"] or "", run)
+        return Outcome(run["status"], str(run.get("error") or ""), run)
     if run["status"] == "failed" and status >= 0:
         from plumbline.search.trial import LOG, NO_ROOM
 
-        return None if status == NO_ROOM else Outcome("failed", last_lines(directory / LOG) or run["error"] or "", run)
+        return (
+            None
+            if status == NO_ROOM
+            else Outcome("failed", last_lines(directory / LOG) or str(run.get("error") or ""), run)
+        )
     return None
 
 

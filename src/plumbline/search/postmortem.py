@@ -195,7 +195,7 @@ def curve(folders: list[Path], objective: str) -> dict[float, float]:
         try:
             for line in read_text(folder / "metrics.jsonl").splitlines():
                 record = parse_json(line)
-                values[record["epoch"]] = record[objective]
+                values[record["epoch"]] = float(record[objective])
         except (OSError, ValueError, KeyError, TypeError):  # it did not begin, or has no more
             pass
         found += [values] if values else []

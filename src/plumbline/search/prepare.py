@@ -6,12 +6,15 @@ import contextlib
 import importlib
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.contract import ConfigError
+from plumbline.search.study import FILE, NoTrials
 
 if TYPE_CHECKING:
     import optuna
@@ -35,11 +38,16 @@ def prepare(study: Study, asked: Asked, composed: Points, here: bool) -> None:
     """
     import optuna
 
+    from plumbline.search.restore import restore
+    from plumbline.search.same_data import check_data
     from plumbline.search.storage import VARIABLE, Lock, open_storage
 
     if (there := _there(study)) is not None:
+        with Lock(str(study.folder / "study")):
+            restore(study, there, there.user_attrs["objectives"])
         learn(composed)
         take_over(there.user_attrs.get("modules", []))
+        check_data(study, there, asked, composed)
         return
     said = rehearsed(study, asked, composed, here)
     if asked.status is not None:
@@ -49,12 +57,17 @@ def prepare(study: Study, asked: Asked, composed: Points, here: bool) -> None:
     with Lock(str(study.folder / "study")):
         if _there(study) is None:
             storage = open_storage(study.folder, url)
-            made = optuna.create_study(
-                study_name=study.optuna_name, storage=storage, directions=directions, load_if_exists=True
-            )
+            with contextlib.suppress(KeyError):  # one whose maker was killed before it was whole
+                optuna.delete_study(study_name=study.optuna_name, storage=storage)
+            made = optuna.create_study(study_name=study.optuna_name, storage=storage, directions=directions)
             made.set_user_attr("folder", str(study.folder))
             made.set_user_attr("modules", said["modules"])
+            if count := restore(study, made, said["objectives"]):
+                print(f"study {study.name}: {count} trials restored from their folders")
             made.set_user_attr("objectives", said["objectives"])
+            there = made
+    if there is not None and there.get_trials(deepcopy=False):
+        check_data(study, there, asked, composed)
 
 
 def learn(composed: Points) -> None:
@@ -82,15 +95,19 @@ def _there(study: Study) -> optuna.Study | None:
     """Optuna's study, if it is there and whole. Raises ConfigError if it is of another folder."""
     try:
         opened = study.open()
-    except ConfigError as error:
-        if "has no trials yet" not in str(error):
-            raise
+    except NoTrials:
         return None
     attributes = opened.user_attrs
-    if attributes.get("folder", str(study.folder)) != str(study.folder):
-        raise ConfigError(
-            f"study={study.name}: the storage has a study of that name already, of {attributes['folder']}; say another name"
-        )
+    home = attributes.get("folder", str(study.folder))
+    if home != str(study.folder):
+        if study.storage is not None and (Path(home) / FILE).exists():
+            copy = study.folder.with_name(f"{study.folder.name}-copy")
+            raise ConfigError(
+                f"study={study.name}: the database has a study of that name already, of {home}, and a copy of it would share "
+                f"its trials; give the copy another name: mv {shlex.quote(str(study.folder))} {shlex.quote(str(copy))}, then the "
+                f"command with {shlex.quote(f'study={copy.name}')}, which restores the trials from their folders"
+            )
+        opened.set_user_attr("folder", str(study.folder))  # it was moved, or a copy with a journal of its own
     return opened if "objectives" in attributes else None
 
 

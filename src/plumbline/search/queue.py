@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from plumbline.files import write_json
 from plumbline.search import presence
-from plumbline.search.outcome import last_lines
+from plumbline.search.outcome import ENDED, last_lines, outcome
 
 if TYPE_CHECKING:
     import optuna
@@ -49,25 +50,13 @@ class Queue:
                         return self.storage.get_trial(trial._trial_id)
             if len(trials) >= self.study.n_trials:
                 return None
-            known = self.point(len(trials))
+            known = self.study.point(len(trials))
             template = create_trial(
                 state=TrialState.RUNNING, user_attrs={"worker": self.presence.name},
                 system_attrs={} if known is None else {"fixed_params": known},
             )  # fmt: skip
             trial_id = self.storage.create_new_trial(self.opened._study_id, template_trial=template)
             return self.storage.get_trial(trial_id)
-
-    def point(self, number: int) -> dict[str, Any] | None:
-        """The point of a trial that is known by its number."""
-        points = self.study.points()
-        if points is not None:
-            return points[number]
-        if self.study.kind == "qmc":
-            from plumbline.search.samplers import quasi_random
-
-            space = self.study.space
-            return space.at(quasi_random(len(space.parameters), number, self.study.search["seed"]))
-        return None
 
     def bury(self, trials: list[FrozenTrial]) -> None:
         """Give free the trials whose workers died; those that die again and again without getting further have failed."""
@@ -140,6 +129,14 @@ class Queue:
             + (f"; its last lines:\n  {lines}" if lines else "")
         )
 
+    def note_end(self, number: int, status: str, reason: str, values: list[list[float]]) -> None:
+        """Note in a trial's folder an end that is in no run of it: it died too often, or ended between its seeds."""
+        folder = self.study.trial(number)
+        if folder.is_dir() and not any(
+            (end := outcome(run)) is not None and end.status != "finished" for run in self.study.run_folders(number)
+        ):
+            write_json(folder / ENDED, {"status": status, "reason": reason, "values": values})
+
     def tell(self, trial: FrozenTrial, status: str, reason: str, values: list[list[float]] | None = None) -> None:
         """Write the end of a trial into the storage. What diverged counts as ended early, so that samplers avoid it."""
         import optuna
@@ -151,6 +148,8 @@ class Queue:
             self.storage.set_trial_user_attr(trial_id, "reason", reason)
         if values:
             self.storage.set_trial_user_attr(trial_id, "values", values)
+        if status in ("failed", "pruned"):
+            self.note_end(trial.number, status, reason, values or [])
         state = {"finished": TrialState.COMPLETE, "failed": TrialState.FAIL}.get(status, TrialState.PRUNED)
         means = [sum(column) / len(values) for column in zip(*values, strict=True)] if values else None
         try:

@@ -19,7 +19,7 @@ from plumbline.contract import ConfigError, check_node, shown
 from plumbline.environment import now
 from plumbline.search.difference import IDENTITY
 from plumbline.search.space import parse
-from plumbline.search.study import Search, Study
+from plumbline.search.study import Search, Study, mistake_in_name
 
 
 def asked(
@@ -68,13 +68,15 @@ def asked(
         url = f"sqlite:///{Path(url.removeprefix('sqlite:///')).resolve()}"
     study = Study(
         folder=Path(), name="", question=cfg.question, cwd=str(Path.cwd()), config_name=config_name,
-        command=shlex.join(["scripts/train", *(_hide(word) for word in words)]),
+        command=shlex.join(["scripts/train", *(_hide(word) for word in words if "search.trust=" not in word)]),
         config_dirs=[str(folder) for folder in folders[1:]], fixed=fixed, space=space, kind=kind, search=settings,
         pruner=OmegaConf.to_container(cfg.pruner, resolve=True), storage=None if url is None else without_password(url),
         created=now(), earlier=[],
     )  # fmt: skip
     study.name = cfg.study if cfg.study is not None else f"{cfg.name}-{digest(study)}"
     study.folder = (Path(cfg.outputs) / "studies" / study.name).resolve()
+    if message := mistake_in_name(study.name):
+        raise ConfigError(f"name={cfg.name[:80]!r}: {message}")
     study.points()  # raises where a grid has an interval
     if url is not None:
         os.environ[VARIABLE] = url
@@ -107,10 +109,9 @@ def check_words(cfg: DictConfig, overrides: list[str]) -> None:
     """Raise ConfigError on what a study cannot be asked."""
     if cfg.resume is not None:
         raise ConfigError(f"resume={cfg.resume}: is for one run; a study goes on by the same command given again")
-    if cfg.study is not None and (not cfg.study or cfg.study.startswith(".") or set(cfg.study) & set("/\\\0\n")):
-        raise ConfigError(
-            f"study={cfg.study!r}: is a folder's name: not empty, without slashes, not beginning with a dot"
-        )
+    for key, name in (("study", cfg.study), ("name", cfg.name if cfg.study is None else None)):
+        if name is not None and (message := mistake_in_name(name)):
+            raise ConfigError(f"{key}={name[:80]!r}: {message}")
     for override in OverridesParser.create().parse_overrides(overrides):
         if override.is_sweep_override() and override.key_or_group.partition(".")[0] in (*STUDY, *COMMON):
             raise ConfigError(f"{override.input_line}: is the same for all trials of a study; give one value")

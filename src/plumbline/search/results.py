@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from plumbline.contract import ConfigError
 from plumbline.search.finish import best_trials, confirmed, run_folder, status
+from plumbline.search.outcome import read_run
 from plumbline.search.space import Parameter, Space
-from plumbline.stored import read_run_file
 
 if TYPE_CHECKING:
     import optuna
@@ -44,10 +43,7 @@ class Results:
         return self.sign * trial.values[0]
 
     def run(self, trial: FrozenTrial) -> dict[str, Any]:
-        try:
-            return read_run_file(run_folder(self.study, trial.number))
-        except ConfigError:
-            return {}
+        return read_run(run_folder(self.study, trial.number)) or {}
 
     def noise(self) -> float | None:
         """The standard deviation that a trial's value has from its seed; from the validation set's size, if need be."""
@@ -62,9 +58,10 @@ class Results:
             return stdev(values)
         if not self.best:
             return None
-        ends = self.run(self.best[0]).get("interval") or {}
-        ends = ends.get(self.objective)
-        return (ends[1] - ends[0]) / (2 * 1.96) if ends and None not in ends else None
+        interval = self.run(self.best[0]).get("interval")
+        ends = interval.get(self.objective) if isinstance(interval, dict) else None
+        numbers = isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
+        return (ends[1] - ends[0]) / (2 * 1.96) if numbers else None
 
 
 def number(value: float) -> str:

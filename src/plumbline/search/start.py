@@ -16,14 +16,14 @@ from omegaconf import DictConfig
 from plumbline import exits
 from plumbline.contract import ConfigError
 from plumbline.files import make_folder
-from plumbline.search import presence
+from plumbline.search import presence, trust
 from plumbline.search.code import copy_code
 from plumbline.search.compose import Points, checkpoints
 from plumbline.search.difference import difference
 from plumbline.search.disk import complaint
 from plumbline.search.launch import LOG, Ahead, Passed, default_workers
 from plumbline.search.request import asked
-from plumbline.search.study import CODE, FILE, Study
+from plumbline.search.study import CODE, FILE, NoTrials, Study
 
 
 def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) -> int:
@@ -52,6 +52,8 @@ def go_on(wanted: Study, options: Any, folders: list[Path], usual: int) -> int:
         return done
     new, count = not (study.folder / FILE).exists(), study.search["workers"]
     count = min(usual if count is None else count, max(study.n_trials, study.search["confirm"]))
+    if not new:
+        trust.check(study.folder, "search.trust=true", study.search["trust"])
     if options is not None and options.launcher.dry_run:
         from plumbline.slurm import array
 
@@ -65,6 +67,7 @@ def go_on(wanted: Study, options: Any, folders: list[Path], usual: int) -> int:
         if wider:
             widen(study)
         study.write()
+        trust.sign(study.folder)
         status = run_workers(study, 0 if options is not None else count, new, ahead)
     if options is not None:
         return status or submitted(study, options, new)
@@ -178,7 +181,10 @@ def widen(study: Study) -> None:
 
     before = Study.read(study.folder)
     with Lock(str(study.folder / "study")):
-        was = before.open()
+        try:
+            was = before.open()
+        except NoTrials:  # the storage was lost: all that there is becomes part of the wider one when it is restored
+            return
         made = optuna.create_study(study_name=study.optuna_name, storage=was._storage, directions=was.directions)
         for trial in was.get_trials():
             distributions = {
@@ -195,23 +201,13 @@ def ended(study: Study) -> int | None:
     """If nothing is left to do: say so, with the best, and return the exit status."""
     if not (study.folder / FILE).exists():
         return None
-    from plumbline.search.finish import finish, unconfirmed
+    from plumbline.search.finish import finish_late
     from plumbline.search.watch import View, closing
 
-    try:
-        view = View(study, study.open())
-    except ConfigError as error:
-        if "has no trials yet" in str(error):
-            return None
-        raise
-    if not view.done or unconfirmed(study):
+    if not finish_late(study):
         return None
-    report = study.folder / "report.html"
-    if not report.exists() or report.stat().st_mtime < view.last_end():
-        # its last worker was killed before its last words
-        finish(study, view.opened)
     print(f"study {study.name} is done; search.n_trials=… asks for more")
-    print("\n".join(closing(view)))
+    print("\n".join(closing(View(study, study.open()))))
     return exits.DONE
 
 
@@ -230,10 +226,14 @@ def run_workers(study: Study, count: int, new: bool, ahead: Ahead) -> int:
     passed_on = Passed(process)
     status = show(study, process, passed_on)
     text = log.read_bytes()[offset:].decode(errors="replace")
+    by = ""
+    if status < 0:  # killed, while others may have done what was left
+        from plumbline.search.finish import finish_late
+
+        by = f"plumbline: the workers were ended by {signal.Signals(-status).name}"
+        status = exits.DONE if finish_late(study) else exits.BUG
     if status not in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
-        killed = process is not None and process.returncode < 0
-        by = f"plumbline: the workers were ended by {signal.Signals(-process.returncode).name}" if killed else ""
-        print("\n".join(messages(text)) or text[-3000:].strip() or by, file=sys.stderr)
+        print("\n".join(messages(text)) or by or text[-3000:].strip(), file=sys.stderr)
         if status == exits.MISTAKE and new and not any(study.folder.glob("[0-9]*")):
             forget(study)
             return status
@@ -259,10 +259,13 @@ def show(study: Study, process: subprocess.Popen[bytes] | None, passed_on: Passe
             time.sleep(seconds)
             return bool(presence.workers(study.folder)) and passed_on.status is None
         try:
-            process.wait(seconds)
+            killed = process.wait(seconds) < 0
         except subprocess.TimeoutExpired:
             return True
-        return False
+        if not killed or passed_on.again or not presence.workers(study.folder):
+            return False
+        time.sleep(seconds)  # its workers live on
+        return True
 
     view = None
     while view is None and going_on(0.1):
@@ -277,7 +280,7 @@ def show(study: Study, process: subprocess.Popen[bytes] | None, passed_on: Passe
     status = exits.DONE if process is None else process.wait()
     if passed_on.status is not None:
         return passed_on.status
-    return status if status >= 0 else exits.BUG
+    return status
 
 
 def closing_words(study: Study, status: int, count: int) -> int:

@@ -137,10 +137,16 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     journal = (folder / JOURNAL).resolve()
     try:
         return JournalStorage(JournalFileBackend(str(journal), lock_obj=MendingLock(journal)))
-    except (ValueError, KeyError, AssertionError) as error:
-        copies = sorted(folder.glob(f"{JOURNAL}.[0-9]*"))
-        advice = f"put {copies[-1].name}, a copy, in its place" if copies else "there is no copy of it yet"
+    except (ValueError, KeyError, AssertionError, TypeError, AttributeError, IndexError, IsADirectoryError) as error:
+        found = copies(folder)
+        advice = f"put {found[-1].name}, a copy, in its place, or " if found else ""
+        advice += "move it away: the same command restores all trials from their folders"
         raise ConfigError(f"{journal}: is damaged ({type(error).__name__}: {error}); {advice}") from error
+
+
+def copies(folder: Path) -> list[Path]:
+    """The daily copies of a study's journal, the newest last."""
+    return sorted(folder.glob(f"{JOURNAL}.[0-9]*"))
 
 
 def copy_daily(folder: Path) -> None:
@@ -153,7 +159,7 @@ def copy_daily(folder: Path) -> None:
         if not copy.exists():
             with open(journal, "rb") as file, replacing(copy) as draft:
                 shutil.copyfileobj(file, draft)
-    for old in sorted(folder.glob(f"{JOURNAL}.[0-9]*"))[:-COPIES]:
+    for old in copies(folder)[:-COPIES]:
         old.unlink(missing_ok=True)
 
 

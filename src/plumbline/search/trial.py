@@ -55,7 +55,7 @@ class Judge:
 def draw(study: Study, opened: optuna.Study, trial_id: int, number: int) -> Point:
     """The trial's point: what is stored of it, and the rest from a sampler seeded by (seed, number)."""
     stored = opened._storage.get_trial(trial_id)
-    if _complete(study.space, stored.params):
+    if is_complete(study.space, stored.params):
         return {name: value for name, value in stored.params.items() if name in study.space.names}
     import numpy as np
     import optuna
@@ -69,7 +69,7 @@ def draw(study: Study, opened: optuna.Study, trial_id: int, number: int) -> Poin
     return point
 
 
-def _complete(space: Space, params: dict[str, Any]) -> bool:
+def is_complete(space: Space, params: dict[str, Any]) -> bool:
     return all(parameter.name in params for parameter in space if space.active(parameter, params))
 
 

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 from plumbline import exits, mistakes
 from plumbline.contract import ConfigError, nearest
-from plumbline.search import ahead, presence
+from plumbline.search import ahead, presence, same_data, trust
 from plumbline.search.asked import Asked
 from plumbline.search.compose import Points
 from plumbline.search.disk import complaint
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.trial import FrozenTrial
 
-WORDS = {"study": "", "outputs": "outputs", "workers": "1", "until": ""}
+    from plumbline.search.space import Point
+
+WORDS = {"study": "", "outputs": "outputs", "workers": "1", "until": "", "trust": "false"}
 
 
 def main() -> int:
@@ -43,6 +45,7 @@ def main() -> int:
         options = read(sys.argv[1:])
         folder = find(options["study"], options["outputs"])
         study = Study.read(folder)
+        trust.check(folder, "trust=true", options["trust"] == "true")
         from_the_copy(folder)
         return work(study, int(options["workers"]), float(options["until"] or "inf"))
     except ConfigError as error:
@@ -66,8 +69,14 @@ def read(words: list[str], known: dict[str, str] = WORDS) -> dict[str, str]:
         options[key] = value
     if not options["study"]:
         raise ConfigError("study=…: say which, by its name or its folder")
-    if "workers" in options and not options["workers"].isdigit():
+    if "workers" in options and not (options["workers"].isascii() and options["workers"].isdigit()):
         raise ConfigError(f"workers={options['workers']}: must be a whole number")
+    if options.get("trust", "false") not in ("true", "false"):
+        raise ConfigError(f"trust={options['trust']}: must be true or false")
+    try:
+        float(options.get("until") or "inf")
+    except ValueError:
+        raise ConfigError(f"until={options['until']}: must be a time in seconds since 1970") from None
     return options
 
 
@@ -77,14 +86,18 @@ def from_the_copy(folder: Path) -> None:
     if not source.is_dir() or Path(__file__).resolve().is_relative_to(source.resolve()):
         return
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")]))
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "plumbline.search.worker", *sys.argv[1:]])
+    signed = trust.is_signed(folder)  # a copy of an earlier version does not know the word, and needs none then
+    words = [word for word in sys.argv[1:] if not (signed and word.startswith("trust="))]
+    os.execv(sys.executable, [sys.executable, "-B", "-P", "-m", "plumbline.search.worker", *words])
 
 
 def work(study: Study, count: int, until: float) -> int:
     """Prepare the study, then do its trials in so many processes; return the exit status."""
     asked = Asked()
-    if not Path(study.cwd).is_dir():
-        raise ConfigError(f"study={study.name}: began in {study.cwd}, which is not there on this machine")
+    if not Path(
+        study.cwd
+    ).is_dir():  # it was moved without its project: paths are seen from where the worker was started
+        study.cwd = os.getcwd()
     os.chdir(study.cwd)
     sys.path += [str(path) for path in code_folders(study)]  # after what is installed: no file takes its place
     os.environ.setdefault("OMP_NUM_THREADS", str(threads(count)))
@@ -126,7 +139,25 @@ def work(study: Study, count: int, until: float) -> int:
         process, status = os.wait()
         asked.below.discard(process)
         statuses.append(os.waitstatus_to_exitcode(status))
-    return asked.status or max(statuses, key=abs)
+    return asked.status or together(study, statuses)
+
+
+def together(study: Study, statuses: list[int]) -> int:
+    """The exit status of several workers. One that was killed is no failure where the others did all there was to do."""
+    from plumbline.search.finish import finish_late
+
+    killed = [signal.Signals(-status).name for status in statuses if status < 0]
+    status = max(status for status in statuses if status >= 0)
+    if not killed or status != exits.DONE or finish_late(study):
+        return status
+    print(f"plumbline: {ended_by(killed)}; the same command goes on with the study", file=sys.stderr)
+    return exits.BUG
+
+
+def ended_by(names: list[str]) -> str:
+    """`2 workers were ended by SIGKILL`."""
+    few = "1 worker was" if len(names) == 1 else f"{len(names)} workers were"
+    return f"{few} ended by {', '.join(dict.fromkeys(names))}"
 
 
 def code_folders(study: Study) -> list[Path]:
@@ -197,7 +228,7 @@ class Worker:
         from plumbline.search.storage import copy_daily
 
         changed = (self.study.folder / FILE).stat().st_mtime
-        if changed != self.read_at:
+        if changed != self.read_at and trust.is_signed(self.study.folder):  # else it is being written, or not by us
             self.study, self.read_at = Study.read(self.study.folder), changed
             self.queue.study = self.study
         if self.study.storage is None:
@@ -216,10 +247,21 @@ class Worker:
                 return self.queue.died(self.storage.get_trial(trial._trial_id), outcome.reason)
             if outcome.status != "finished":
                 return self.queue.tell(trial, outcome.status, outcome.reason, values)
-            values.append([measured(outcome.run, name) for name, _ in self.objectives])
+            with self.queue.lock:
+                if said := same_data.note(self.study, self.opened, self.point(trial), outcome.run):
+                    return self.queue.tell(trial, "failed", said)
+            try:
+                values.append([measured(outcome.run, name) for name, _ in self.objectives])
+            except (KeyError, TypeError, ValueError) as error:
+                return self.queue.tell(trial, "failed", f"{directory}: its run.json has no {error}")
             if seeds > 1 and self.prune_between(trial, seed, values):
                 return self.queue.tell(trial, "pruned", "", values)
         self.queue.tell(trial, "finished", "", values)
+
+    def point(self, trial: FrozenTrial) -> Point:
+        """The values of a trial that its own process has drawn."""
+        params = self.storage.get_trial(trial._trial_id).params
+        return {name: params[name] for name in self.study.space.names if name in params}
 
     def directory(self, number: int, seed: int) -> Path:
         folder = self.study.trial(number)
@@ -227,10 +269,11 @@ class Worker:
 
     def run(self, trial: FrozenTrial, seed: int, directory: Path, judge: BasePruner | None) -> Outcome:
         """One run of a trial, in a process of its own; or the end of one that ended before its worker could tell."""
-        from plumbline.search.trial import process
+        from plumbline.search.trial import draw, process
 
         ended = outcome(directory)
         if ended is not None:
+            draw(self.study, self.opened, trial._trial_id, trial.number)  # where the storage lost what had been drawn
             return ended
         child = self.asked.fork()
         if child == 0:

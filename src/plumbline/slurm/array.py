@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from plumbline.environment import now
 from plumbline.exits import DONE
+from plumbline.search import trust
 from plumbline.slurm.options import Options
 from plumbline.slurm.render import script
 from plumbline.slurm.submit import hand_over, reach, say, several, slurm, submitted
@@ -57,7 +58,8 @@ def workers_of(options: Options) -> int:
 
 def text(study: Study, options: Options, jobs: int) -> str:
     """The sbatch file of so many workers."""
-    words = ["-m", "plumbline.search.worker", f"study={study.folder}", f"workers={workers_of(options)}"]
+    words = ["-B", "-m", "plumbline.search.worker", f"study={study.folder}", f"workers={workers_of(options)}"]
+    words += trust.consent(study.folder) if study.folder.is_dir() else []
     minutes = study.search["timeout"]
     if minutes is not None:
         words.append(f"until={time.time() + 60 * minutes:.0f}")
