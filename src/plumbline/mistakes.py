@@ -15,7 +15,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from plumbline.config import COMBINED, GROUPS, PRESETS, Config
+from plumbline.config import COMBINED, GROUPS, PRESETS, Config, value_types
 from plumbline.contract import ConfigError, describe, nearest, shown
 
 SINGLE = GROUPS + PRESETS  # of these a run has exactly one option
@@ -126,7 +126,7 @@ def _of_a_key(error: Exception, folders: list[Path]) -> str:
         return f"{file}: override /{group}: there is no such group{nearest(group, known)}; groups: {', '.join(known)}"
     if re.search(r"not in '|is not in struct", text):
         return _no_key(subject, key, cause, file)
-    annotation = typing.get_type_hints(Config).get(key)
+    annotation = value_types().get(key)
     if annotation is not None and "Interpolation" not in type(cause).__name__:
         return f"{subject}: must be {describe(annotation)}"
     return f"{subject}: {_plain(cause)}" if subject else _plain(cause)

@@ -7,13 +7,14 @@ import re
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from omegaconf import OmegaConf
 
 from plumbline import config
-from plumbline.contract import ConfigError, check_node, nearest, require
+from plumbline.contract import ConfigError, check_node, nearest
+from plumbline.ranges import Index, Positive, Range, Seed
 from plumbline.search.space import Point, Space
 
 if TYPE_CHECKING:
@@ -28,29 +29,18 @@ class Search:
     """How a study searches, and for how long: the keys of conf/search."""
 
     sampler: Any
-    n_trials: int | None
-    timeout: float | None
-    workers: int | None
-    seeds: int
-    seed: int
+    n_trials: Annotated[int, Range("[1, 1000000]")] | None
+    timeout: Positive | None
+    workers: Annotated[int, Range("[0, 1000]")] | None
+    seeds: Annotated[int, Range("[1, 1000]")]
+    seed: Seed
     also: list[str]
-    confirm: int
-    max_failures: int
-    retry: int
-    max_deaths: int
+    confirm: Annotated[int, Range("[0, 1000]")]
+    max_failures: Index
+    retry: Index
+    max_deaths: Index
     storage: str | None
     extend: bool
-
-    def __post_init__(self) -> None:
-        least = {"n_trials": 1, "seeds": 1} | dict.fromkeys(
-            ("workers", "seed", "confirm", "max_failures", "retry", "max_deaths"), 0
-        )
-        for key, lowest in least.items():
-            value = getattr(self, key)
-            require(f"search.{key}", value, value is None or value >= lowest, f"at least {lowest}")
-        require(
-            "search.timeout", self.timeout, self.timeout is None or self.timeout > 0, "above 0, in minutes, or null"
-        )
 
 
 @dataclass

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from plumbline.checks.core import summary
+from plumbline.ranges import Range
 
 
 class TensorBoard:
@@ -13,7 +14,15 @@ class TensorBoard:
 
     identity = "tensorboard"
 
-    def __init__(self, directory: Path, configuration: dict[str, Any], run: dict[str, Any], /, *, flush_seconds: int):
+    def __init__(
+        self,
+        directory: Path,
+        configuration: dict[str, Any],
+        run: dict[str, Any],
+        /,
+        *,
+        flush_seconds: Annotated[int, Range("[1, 86400]")],
+    ):
         from torch.utils.tensorboard import SummaryWriter
 
         self.configuration = flat(configuration)
