@@ -209,6 +209,12 @@ def check_values(cfg: DictConfig) -> None:
 
 def check_checks(cfg: DictConfig) -> None:
     """Raise ConfigError on names of checks that do not exist."""
+    for family in ("baselines", *(family for phase in FAMILIES.values() for family in phase)):
+        for name, node in cfg[family].items():
+            if node is not None and not OmegaConf.is_dict(node):
+                raise ConfigError(
+                    f"checks.{family}.{name}={shown(node)}: is no value but a check with values of its own; null leaves it out"
+                )
     families = [family for phase in FAMILIES.values() for family in phase]
     known = [*families, *(f"{family}.{name}" for family in families for name in cfg[family])]
     for key in ("mute", "fatal"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -53,6 +55,8 @@ def check_words(overrides: list[str], folders: list[Path]) -> None:
     for folder in folders[1:]:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir={folder}: there is no such folder")
+    for place in search_path(overrides):
+        check_place(place)
     for override in OverridesParser.create().parse_overrides(overrides):
         word, key, value = override.input_line, override.key_or_group, override.value()
         if not key:
@@ -65,19 +69,64 @@ def check_words(overrides: list[str], folders: list[Path]) -> None:
             raise ConfigError(
                 f"{word}: {key} takes one option, not a list; the groups that combine are {', '.join(COMBINED)}"
             )
+        check_once(key, value)
         if value in (None, ""):
             raise ConfigError(f"{word}: name an option, or leave it out; none of a group that combines is []")
         if not isinstance(value, str | list | dict):
             raise ConfigError(_unknown_option(key, str(value), folders))
 
 
-def check_choices(choices: Mapping[str, object]) -> None:
+def search_path(words: list[str]) -> list[str]:
+    """The places that hydra.searchpath names, further folders of option files; none where it cannot be read."""
+    found: list[str] = []
+    for word in words:
+        if word.lstrip("+").startswith("hydra.searchpath="):
+            with contextlib.suppress(HydraException, TypeError):  # Hydra says it
+                places = OverridesParser.create().parse_override(word).value()
+                found += map(str, [places] if isinstance(places, str) else places or [])
+    return found
+
+
+def check_place(place: str) -> None:
+    """Raise ConfigError unless a place of hydra.searchpath exists; Hydra passes over one that does not."""
+    kind, given, path = place.rpartition("://")
+    if not given or kind == "file":
+        if not Path(path).is_dir():
+            raise ConfigError(f"hydra.searchpath=[{place}]: there is no such folder; name one, or leave it out")
+    elif kind == "pkg" and importlib.util.find_spec(path.partition("/")[0].partition(".")[0]) is None:
+        raise ConfigError(f"hydra.searchpath=[{place}]: there is no such package; name one, or leave it out")
+
+
+def check_choices(choices: Mapping[str, object], folders: list[Path]) -> None:
     """Raise ConfigError unless an option file left each plain group with exactly one option; Hydra merges several."""
     for group in SINGLE:
         if not isinstance(choices.get(group), str):
             raise ConfigError(
                 f"{group}: a run needs exactly one {group}; say {group}=…, in a file `override /{group}: …`"
             )
+    for group, chosen in choices.items():
+        if isinstance(chosen, str) and (file := _file(f"{group}/{chosen}", folders)) is not None:
+            check_lists(file)
+
+
+def check_lists(file: Path) -> None:
+    """Raise ConfigError where an option file's defaults list chooses an option of a group twice."""
+    text = file.read_text(encoding="utf-8")
+    if not any(f"{group}:" in text for group in COMBINED):
+        return
+    for entry in yaml.safe_load(text).get("defaults", []):
+        for group, chosen in entry.items() if isinstance(entry, dict) else ():
+            check_once(f"{file}: {group.removeprefix('override').strip().lstrip('/')}", chosen)
+
+
+def check_once(group: str, chosen: object) -> None:
+    """Raise ConfigError on an option that is chosen twice; Hydra would take the second for the first."""
+    names = chosen if isinstance(chosen, Sequence) and not isinstance(chosen, str) else []
+    if twice := next((name for name in names if list(names).count(name) > 1), None):
+        written = f"[{','.join(map(str, dict.fromkeys(names)))}]"
+        raise ConfigError(
+            f"{group}={shown(list(names))}: {twice} is chosen twice, and acts once; say {group}={written}"
+        )
 
 
 # --- what Hydra, OmegaConf and YAML complain of ----------------------------------------------------------------------

@@ -23,7 +23,8 @@ class Range:
         """(whether 0 is accepted besides, whether the low end belongs to it, low, high, whether the high end does)."""
         match = _INTERVAL.fullmatch(self.interval)
         assert match is not None, f"Range({self.interval!r}) is not written as '[0, 1)'"
-        return match[1] is not None, match[2] == "[", float(match[3]), float(match[4]), match[5] == "]"
+        low, high = (int(end) if end.lstrip("-").isdigit() else float(end) for end in (match[3], match[4]))
+        return match[1] is not None, match[2] == "[", low, high, match[5] == "]"
 
     def __contains__(self, value: float) -> bool:
         zero, with_low, low, high, with_high = self.parts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -10,8 +9,6 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -51,7 +48,7 @@ def main() -> int:
         except mistakes.ANYTHING as error:
             raise config.ConfigError(mistakes.explain(error, folders)) from error
         for cfg, known in jobs:
-            mistakes.check_choices(known.runtime.choices)
+            mistakes.check_choices(known.runtime.choices, folders)
             if is_study(known):
                 from plumbline.search.start import start as start_study
 
@@ -173,16 +170,6 @@ def config_dirs(arguments: list[str]) -> list[Path]:
     return found
 
 
-def search_path(arguments: list[str]) -> list[str]:
-    """The places that hydra.searchpath names, further folders of option files; none where it cannot be read."""
-    found: list[str] = []
-    for word in arguments:
-        if word.startswith("hydra.searchpath="):
-            with contextlib.suppress(HydraException, TypeError):  # Hydra says it
-                found += OverridesParser.create().parse_override(word).value() or []
-    return found
-
-
 def code_folders(arguments: list[str]) -> list[str]:
     """Where a user's own modules may lie: the current folder, each folder of option files and the one that holds it.
 
@@ -190,7 +177,9 @@ def code_folders(arguments: list[str]) -> list[str]:
     """
     folders = [Path.cwd()]
     further = [
-        Path(place.removeprefix("file://")).resolve() for place in search_path(arguments) if "pkg://" not in place
+        Path(place.removeprefix("file://")).resolve()
+        for place in mistakes.search_path(arguments)
+        if "pkg://" not in place
     ]
     for folder in [*config_dirs(arguments), *further]:
         folders += [folder, folder.parent]

@@ -102,7 +102,8 @@ class Study:
             return self._points
         found: list[Point] = []
         for space in [*map(Space.of, self.earlier), self.space]:
-            found += [point for point in space.grid() if point not in found]
+            known = {tuple(point.items()) for point in found}
+            found += [point for point in space.grid() if tuple(point.items()) not in known]
         self._points = found
         return found
 
