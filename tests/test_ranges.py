@@ -6,6 +6,7 @@ import math
 import types
 import typing
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -15,7 +16,9 @@ from omegaconf import OmegaConf
 
 from plumbline.config import check_values, value_types
 from plumbline.contract import ConfigError, check_node, check_value, describe, fits, locate, parameters, shown
+from plumbline.mistakes import SINGLE, check_choices, check_words
 from plumbline.ranges import Items, Range
+from plumbline.search.space import parse
 from plumbline.slurm.options import Cluster, Launcher, Resources
 
 NOT_NUMBERS = ["text", [[1]], {"a": 1}, True]
@@ -238,3 +241,96 @@ def test_marks_are_described_in_words() -> None:
         "a whole number of at least 1 or auto": Annotated[Any, Count | Literal["auto"]],
     }
     assert [describe(kind) for kind in words.values()] == list(words)
+
+
+NONSENSE = [  # group, option, key, value: each was accepted, hung or ended in a traceback
+    ("figures", "film", "samples", -1), ("figures", "filters", "most", 0), ("figures", "embeddings", "samples", 1),
+    ("figures", "gradcam", "samples", 10**9), ("figures", "boundary", "features", [0, 0]),
+    ("augment", "cutout", "size", 0), ("augment", "shift", "pixels", 0), ("augment", "rotate", "degrees", 0),
+    ("optimiser", "sgd", "lr", 1e-320), ("optimiser", "sgd", "lr", math.nan), ("optimiser", "adam", "eps", 1e-320),
+    ("optimiser", "adam_then_sgd", "sgd_lr", 0), ("optimiser", "adam", "betas", [0.9]),
+    ("init", "uniform", "bias", -1), ("init", "uniform", "bias", math.nan), ("init", "he", "head_std", -1),
+    ("init", "truncated_normal", "std", 0), ("init", "orthogonal", "gain", -1), ("loss", "huber", "delta", 0),
+    ("schedule", "cosine_restarts", "cycles", 100_000), ("schedule", "multistep", "milestones", [0.5, 0.4]),
+    ("schedule", "cosine", "floor", 1.1), ("schedule", "plateau", "patience", -1), ("model", "mlp", "hidden", [10**12]),
+    ("model", "lstm", "layers", 10**6), ("regulariser", "dropout", "layers", []), ("tracker", "tensorboard", "flush_seconds", 0),
+    ("data", "playground", "features", ["x", "x"]), ("pruner", "wilcoxon", "p", 1), ("pruner", "asha", "reduction", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("group", "option", "key", "value"), NONSENSE)
+def test_nonsense_in_an_option_is_refused(group: str, option: str, key: str, value: Any) -> None:
+    """A value that trains nothing, takes for ever or cannot be drawn is refused before anything is built."""
+    text = yaml.safe_load((ROOT / "conf" / group / f"{option}.yaml").read_text(encoding="utf-8"))
+    node = next((item for item in text.values() if isinstance(item, dict) and "_target_" in item), text)
+    kind = parameters(locate(group, node["_target_"], ["plumbline"]))[0][key]
+    assert_refused(f"{group}.{key}", value, lambda: check_value(f"{group}.{key}", value, kind))
+
+
+@pytest.mark.parametrize("word", ["overlap=1", "overlap=text", "gap=true"])
+def test_a_plain_value_in_the_place_of_a_check_is_refused(word: str) -> None:
+    """A check is a component: `checks.data.overlap=1` is one message that names the way to leave it out."""
+    name, _, value = word.partition("=")
+    family = "curve" if name == "gap" else "data"
+    with pytest.raises(
+        ConfigError, match=rf"^checks\.{family}\.{word}: is no value but a check .* null leaves it out$"
+    ):
+        check_values(composed(f"checks.{family}.{name}={value}"))
+    check_values(composed(f"checks.{family}.{name}=null"))
+
+
+@pytest.mark.parametrize("group", ["regulariser", "augment", "figures"])
+def test_an_option_chosen_twice_is_refused(group: str, tmp_path: Path) -> None:
+    """On the command line and in an option file, in one message with the list to say instead."""
+    said = rf"{group}=\[a,b,a\]: a is chosen twice, and acts once; say {group}=\[a,b\]$"
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        check_words([f"{group}=[a,b,a]"], [ROOT / "conf"])
+    check_words([f"{group}=[a,b]"], [ROOT / "conf"])
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "mine.yaml"
+    single = {name: "mlp" for name in SINGLE}
+    for names in ("[a, b]", "[a, b, a]"):
+        file.write_text(f"# @package _global_\ndefaults:\n  - override /{group}: {names}\n")
+        if names == "[a, b]":
+            check_choices({**single, "experiment": "mine"}, [ROOT / "conf", tmp_path])
+    with pytest.raises(ConfigError, match=f"^{file}: {said}"):
+        check_choices({**single, "experiment": "mine"}, [ROOT / "conf", tmp_path])
+
+
+@pytest.mark.parametrize("place", ["nope", "file://nope", "pkg://nope_at_all.conf"])
+def test_a_search_path_that_does_not_exist_is_refused(place: str, tmp_path: Path) -> None:
+    """Hydra passes over a folder or package that is not there; a folder that is there is accepted."""
+    with pytest.raises(ConfigError, match=rf"^hydra\.searchpath=\[{place}\]: there is no such "):
+        check_words([f"hydra.searchpath=[{place}]"], [ROOT / "conf"])
+    check_words([f"hydra.searchpath=[{tmp_path},file://{tmp_path},pkg://plumbline]"], [ROOT / "conf"])
+
+
+ENDLESS = [
+    (["seed=range(0,100000000)"], "seed=range(0,100000000): makes a grid of 100000000 points"),
+    (["optimiser.lr=range(0,1,1e-9)"], "optimiser.lr=range(0,1,1e-9): makes a grid of 1000000000 points"),
+    (["seed=range(0,1000)", "epochs=range(1,100)"], "epochs=range(1,100): makes a grid of 99000 points"),
+    (["seed=int(interval(0,1000000000))"], "seed=int(interval(0,1000000000)): makes a grid of 1000000001 points"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), ENDLESS)
+def test_a_grid_is_bounded_before_it_is_expanded(words: list[str], message: str) -> None:
+    """A grid of more than 10,000 points is refused without listing them; the same range can be drawn from."""
+    space, _ = parse(words, {}, None)
+    with pytest.raises(ConfigError) as error:
+        space.grid()
+    assert str(error.value).startswith(message)
+    assert space.at([0.5] * len(words)).keys() == {word.partition("=")[0] for word in words}
+
+
+@pytest.mark.parametrize("text", ["range(0,10,0)", "range(5,0)", "range(0,inf)"])
+def test_a_range_without_values_is_refused(text: str) -> None:
+    """A step of 0, an empty range and one without an end are one message each."""
+    with pytest.raises(ConfigError, match=r"^seed=range\(.*: has "):
+        parse([f"seed={text}"], {}, None)
+
+
+def test_a_range_has_its_last_value_and_no_more() -> None:
+    """As in Python: the end is left out, whatever the step and its sign."""
+    spaces = [parse([f"seed={text}"], {}, None)[0] for text in ("range(0,10,3)", "range(9,0,-3)", "range(0,0.3,0.1)")]
+    assert [[point["seed"] for point in space.grid()] for space in spaces] == [[0, 3, 6, 9], [3, 6, 9], [0.0, 0.1, 0.2]]

@@ -116,16 +116,16 @@ def check_lists(file: Path) -> None:
         return
     for entry in yaml.safe_load(text).get("defaults", []):
         for group, chosen in entry.items() if isinstance(entry, dict) else ():
-            check_once(f"{file}: {group.removeprefix('override').strip().lstrip('/')}", chosen)
+            check_once(group.removeprefix("override").strip().lstrip("/"), chosen, f"{file}: ")
 
 
-def check_once(group: str, chosen: object) -> None:
+def check_once(group: str, chosen: object, where: str = "") -> None:
     """Raise ConfigError on an option that is chosen twice; Hydra would take the second for the first."""
     names = chosen if isinstance(chosen, Sequence) and not isinstance(chosen, str) else []
     if twice := next((name for name in names if list(names).count(name) > 1), None):
         written = f"[{','.join(map(str, dict.fromkeys(names)))}]"
         raise ConfigError(
-            f"{group}={shown(list(names))}: {twice} is chosen twice, and acts once; say {group}={written}"
+            f"{where}{group}={shown(list(names))}: {twice} is chosen twice, and acts once; say {group}={written}"
         )
 
 

@@ -34,6 +34,9 @@ def sam(training: Training, batches: list[Batch], *, rho: Positive) -> Tensor:
     with torch.no_grad():
         moved = [p for p in model.parameters() if p.grad is not None]
         length = nn.utils.get_total_norm([p.grad for p in moved]).clamp(min=1e-12)
+        if training.scaler is not None and not torch.isfinite(length):  # scaled too far: there is no direction to climb
+            training.update()  # leaves the weights, and the scale becomes smaller
+            return loss
         before = [p.detach().clone() for p in moved]
         buffers = [buffer.clone() for buffer in model.buffers()]
         torch._foreach_add_(moved, torch._foreach_mul([p.grad for p in moved], rho / length))
