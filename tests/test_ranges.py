@@ -255,6 +255,7 @@ NONSENSE = [  # group, option, key, value: each was accepted, hung or ended in a
     ("schedule", "cosine", "floor", 1.1), ("schedule", "plateau", "patience", -1), ("model", "mlp", "hidden", [10**12]),
     ("model", "lstm", "layers", 10**6), ("regulariser", "dropout", "layers", []), ("tracker", "tensorboard", "flush_seconds", 0),
     ("data", "playground", "features", ["x", "x"]), ("pruner", "wilcoxon", "p", 1), ("pruner", "asha", "reduction", 1),
+    ("figures", "boundary", "features", [0]), ("model", "resnet", "channels", []), ("model", "embedding_mlp", "embedding", 0),
 ]  # fmt: skip
 
 

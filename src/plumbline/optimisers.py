@@ -264,4 +264,4 @@ def _shrink(optimiser: Optimizer, arguments: Any, options: Any) -> None:
 
 
 def _moments(betas: tuple[float, float], eps: float) -> dict[str, Any]:
-    return {"betas": tuple(betas), "eps": eps}
+    return {"betas": tuple(map(float, betas)), "eps": eps}  # torch takes no whole numbers

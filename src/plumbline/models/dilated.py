@@ -7,7 +7,6 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from plumbline.config import ConfigError
 from plumbline.data.core import Spec
 from plumbline.models import blocks
 from plumbline.models.blocks import Activation, Norm
@@ -29,8 +28,6 @@ class Dilated(nn.Module):
     ):
         super().__init__()
         blocks.need_image("dilated", spec)
-        if not dilations:
-            raise ConfigError("model.dilations=[]: there must be one layer at least, such as [1, 2, 4]")
 
         def layer(inputs: int, dilation: int) -> nn.Sequential:
             return nn.Sequential(

@@ -8,7 +8,6 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from plumbline.config import ConfigError
 from plumbline.data.core import Spec
 from plumbline.models import blocks as layers
 from plumbline.models.blocks import Activation, Norm, need_image
@@ -35,8 +34,6 @@ class ResNet(nn.Module):
     ):
         super().__init__()
         need_image("resnet", spec)
-        if not channels:
-            raise ConfigError("model.channels=[]: there must be one stage at least, such as [16, 32, 64]")
         block = PreactivationBlock if preactivation else Block
         stem = conv(3, spec.shape[0], channels[0], 1, norm)
         self.stem = stem if preactivation else nn.Sequential(stem, *settle(channels[0], norm, activation))

@@ -31,8 +31,6 @@ class UNet(nn.Module):
                 "model=unet: paints masks, and these data ask for none; choose data=shapes, or masks of yours"
             )
         blocks.need_image("unet", spec)
-        if not channels:
-            raise ConfigError("model.channels=[]: there must be one level at least, such as [16, 32, 64]")
         inputs = [spec.shape[0], *channels]
         self.down = nn.ModuleList(twice(*pair, norm, activation) for pair in pairwise(inputs))
         self.up = nn.ModuleList(nn.ConvTranspose2d(above, below, 2, 2) for below, above in pairwise(channels))
