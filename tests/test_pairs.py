@@ -121,8 +121,8 @@ def test_pairs_dealt_out_at_random_share_every_item_and_the_audit_calls_it_a_lea
     [
         ("data.apart=pairs", "data.apart=pairs: leaks, since every item of validation would be in train"),
         ("data.apart=halves", "data.apart=halves: must be one of items, pairs, leaking_pairs"),
-        ("data.items=5", "data.items=5: must be a whole number in [10, 1000000]"),
-        ("data.traits=0", "data.traits=0: must be a whole number in [1, 1000000]"),
+        ("data.items=5", "data.items=5: must be a whole number in [10, 10000]"),
+        ("data.traits=0", "data.traits=0: must be a whole number in [1, 10000]"),
         ("data.noise=-1", "data.noise=-1: must be a number that is 0 or in"),
         ("data.split=grouped", "data.split=grouped"),
     ],

@@ -18,7 +18,7 @@ from plumbline.ranges import NonNegative, Range, Samples, Seed, Size
 def sequences(
     *,
     samples: Samples,
-    length: Annotated[int, Range("[8, 1000000]")],
+    length: Annotated[int, Range("[8, 100000]")],
     channels: Size,
     noise: NonNegative,
     draw: Seed,
@@ -68,8 +68,8 @@ def mnist1d(*, order: Seed | None, **options: Unpack[OwnTestOptions]) -> Data:
 def shapes(
     *,
     samples: Samples,
-    size: Annotated[int, Range("[8, 10000]")],
-    shapes: Annotated[int, Range("[1, 1000]")],
+    size: Annotated[int, Range("[8, 1024]")],
+    shapes: Annotated[int, Range("[1, 100]")],
     noise: NonNegative,
     draw: Seed,
     **options: Unpack[DataOptions],
@@ -98,7 +98,7 @@ def shapes(
 def shops(
     *,
     samples: Samples,
-    shops: Annotated[int, Range("[2, 1000000]")],
+    shops: Annotated[int, Range("[2, 100000]")],
     measures: Size,
     noise: NonNegative,
     draw: Seed,

@@ -21,9 +21,9 @@ MOST = 4_000_000_000  # bytes of one split's pairs: they are held in memory
 def pairs(
     *,
     apart: Apart,
-    items: Annotated[int, Range("[10, 1000000]")],
-    traits: Annotated[int, Range("[1, 1000000]")],
-    features: Annotated[int, Range("[1, 1000000]")],
+    items: Annotated[int, Range("[10, 10000]")],
+    traits: Annotated[int, Range("[1, 10000]")],
+    features: Annotated[int, Range("[1, 10000]")],
     noise: NonNegative,
     draw: Seed,
     **options: Unpack[DataOptions],

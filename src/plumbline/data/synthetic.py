@@ -92,7 +92,7 @@ def toy_regression(
     *,
     variant: Literal["fixed", "as_published"],
     samples: Samples,
-    features: Annotated[int, Range("[2, 1000000]")],
+    features: Annotated[int, Range("[2, 100000]")],
     draw: Seed,
     standardise_target: bool,
     **options: Unpack[DataOptions],
@@ -115,7 +115,7 @@ def toy_regression(
 def gene_expression(
     *,
     samples: Samples,
-    genes: Annotated[int, Range("[2, 1000000]")],
+    genes: Annotated[int, Range("[2, 100000]")],
     informative: Index,
     effect: NonNegative,
     draw: Seed,
