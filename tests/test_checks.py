@@ -112,10 +112,10 @@ def test_causes_stand_before_symptoms_and_alarms_before_the_rest() -> None:
     ("word", "said"),
     [
         ("checks.mute=[init.los]", r"checks.mute=\[init.los\]: there is no such check \(did you mean 'init.loss'"),
-        ("checks.stop_on=always", "checks.stop_on=always: no such choice; accepted: never, fail, warn"),
-        ("checks.samples=3", "checks.samples=3: must be at least 10"),
-        ("checks.seconds=0", "checks.seconds=0.0: must be above 0"),
-        ("checks.epochs=0", "checks.epochs=0: must be at least 1"),
+        ("checks.stop_on=always", "checks.stop_on=always: must be one of never, fail, warn"),
+        ("checks.samples=3", r"checks.samples=3: must be a whole number in \[10, 100000000\]"),
+        ("checks.seconds=0", r"checks.seconds=0.0: must be a number in \[1e-30, 1e30\]"),
+        ("checks.epochs=0", "checks.epochs=0: must be a whole number of at least 1"),
     ],
 )
 def test_a_mistake_in_the_checks_is_said(word: str, said: str) -> None:

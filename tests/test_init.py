@@ -316,10 +316,6 @@ def test_the_final_bias_is_kept_or_not_as_asked(final_bias, kept):
     [
         ("final_bias=prior: these data have no prior", "he", None, {"final_bias": "prior"}),
         ("final_bias=prior: the last layer, head, has 10 outputs", "he", torch.ones(3) / 3, {"final_bias": "prior"}),
-        ("head_std=-1: must not be negative", "own", None, {"head_std": -1}),
-        ("std=0: must be above 0", "truncated_normal", None, {"std": 0}),
-        ("bound=0: must be above 0", "uniform", None, {"bound": 0, "bias": 0.1}),
-        ("gain=-1: must be above 0", "orthogonal", None, {"gain": -1}),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_its_name(said, name, prior, options):

@@ -179,9 +179,3 @@ def test_low_precision_outputs_are_scored_in_float32():
     low = logits.bfloat16()
     assert losses.cross_entropy(CLASSES)(low, y).dtype == torch.float32
     torch.testing.assert_close(losses.cross_entropy(CLASSES)(low, y), losses.cross_entropy(CLASSES)(low.float(), y))
-
-
-@pytest.mark.parametrize("delta", [0.0, -1.0, math.nan, math.inf])
-def test_a_delta_that_is_no_length_is_refused(delta):
-    with pytest.raises(ConfigError, match=r"loss\.delta="):
-        losses.huber(NUMBERS, delta=delta)

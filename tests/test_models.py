@@ -221,21 +221,6 @@ def test_a_cnn_that_would_pool_its_image_away_says_how_many_poolings_fit():
     assert CNN(DIGITS, channels=[8] * 3, **rest)(images(DIGITS, 2)).shape == (2, 10)
 
 
-@pytest.mark.parametrize(
-    "said, kind, options",
-    [
-        ("hidden=[16, 0]", MLP, {"hidden": [16, 0]}),
-        ("channels=[-1]", CNN, {"channels": [-1], "kernel": 3, "hidden": [], "pool": "last"}),
-        ("kernel=0", CNN, {"channels": [4], "kernel": 0, "hidden": [], "pool": "last"}),
-        ("hidden=[0]", CNN, {"channels": [4], "kernel": 3, "hidden": [0], "pool": "last"}),
-        ("blocks=0", ResNet, {"channels": [4], "blocks": 0, "preactivation": True}),
-        ("channels=[]", ResNet, {"channels": [], "blocks": 1, "preactivation": True}),
-    ],
-)
-def test_a_size_below_one_is_refused_by_its_name(said, kind, options):
-    assert refusal(kind, DIGITS, norm="none", activation="relu", **options).startswith(f"model.{said}:")
-
-
 # --- layers ----------------------------------------------------------------------------------------------------------
 
 

@@ -377,7 +377,7 @@ MISTAKES = [
     (["-m", "search=tep", "seed=0,1"], ["search=tep", "(did you mean 'tpe'?)"]),
     (["-m", "pruner=ahsa", "seed=0,1"], ["pruner=ahsa", "(did you mean 'asha'?)"]),
     (["-m", "search.n_trails=3", "seed=0,1"], ["search.n_trails=3", "(did you mean 'n_trials'?)"]),
-    (["-m", "search.n_trials=0", "seed=0,1"], ["search.n_trials=0", "at least 1"]),
+    (["-m", "search.n_trials=0", "seed=0,1"], ["search.n_trials=0", "in [1, 1000000] or null"]),
     (["-m", "search.n_trials=many", "seed=0,1"], ["search.n_trials=many", "a whole number or null"]),
     (["-m", "seed=0,1", "epochs=2,many"], ["epochs=many", "must be a whole number", "in the trial"]),
     (["-m", "modle=mlp,cnn"], ["modle", "(did you mean 'model'?)"]),
@@ -404,7 +404,7 @@ BUILT = [
         pytest.param(words, parts, marks=pytest.mark.slow)
         for words, parts in [
             (["data=iris,diabetes", "objective=auto"], ["objective=auto", "val/accuracy", "val/rmse"]),
-            (["search=tpe", "optimiser.lr=interval(-1,1)"], ["optimiser.lr=-1", "at least 0"]),
+            (["search=tpe", "optimiser.lr=interval(-1,1)"], ["optimiser.lr=-1", "that is 0 or in [1e-30, 1e30]"]),
             (["model.hidden=[3],abc"], ["model.hidden=abc", "a list of whole numbers"]),
             (["model=mlp,cnn"], ["model=cnn", "(4,)"]),
             (["data.val_fraction=0.2,2"], ["data.val_fraction=2", "between 0 and 1"]),

@@ -204,7 +204,6 @@ def test_samples_are_of_all_classes_alike_and_always_the_same(tmp_path: Path) ->
         ),
         (["figures=[boundary]"], (1, 8, 8), "needs a table"),
         (["figures=[boundary]", "figures.boundary.features=[mean,0]"], (4,), "there is no mean; accepted: 0 to 3"),
-        (["figures=[boundary]", "figures.boundary.features=[0]"], (4,), "must be two"),
         (["figures=[hidden_units]", "model=linear"], (4,), "has no hidden layer"),
         (["figures=[embeddings]", "model=linear"], (4,), "has no layer before its last"),
     ],

@@ -217,12 +217,12 @@ def test_a_run_keeps_its_columns_and_evaluation_takes_those_and_chooses_none(run
     ("words", "said"),
     [
         (["data.select=[forrest]"], "forest"),
-        (["data.select=[forest,forest]"], "name each way once"),
+        (["data.select=[forest,forest]"], "each once"),
         (["data.select=[forest]"], "data.keep=10: must be at most 4, the number of columns"),
-        (["data.keep=0"], "data.keep=0: must be at least 1"),
+        (["data.keep=0"], "data.keep=0: must be a whole number of at least 1"),
         (["data.correlated_above=2"], "in (0, 1]"),
         (["data.columns=[petal length]"], "did you mean 'petal length (cm)'"),
-        (["data.columns=[]"], "name at least one"),
+        (["data.columns=[]"], "data.columns=[]: must be a list of words, at least 1, each once or null"),
     ],
 )
 def test_a_choice_that_cannot_be_is_said(words: list[str], said: str) -> None:

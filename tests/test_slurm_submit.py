@@ -108,11 +108,11 @@ MISTAKES = [
     (["resources.time=366-00:00:00"], "has a limit of 365-00:00:00"),
     (["resources.memory=16GB"], "is written as 16G"),
     (["resources.memory='16G; rm -rf ~'"], "is written as 16G"),
-    (["resources.gpus=-1"], r"resources\.gpus=-1: must be at least 0"),
-    (["resources.nodes=0"], r"resources\.nodes=0: must be at least 1"),
+    (["resources.gpus=-1"], r"resources\.gpus=-1: must be a whole number in \[0, 10000\]"),
+    (["resources.nodes=0"], r"resources\.nodes=0: must be a whole number in \[1, 100000\]"),
     (["resources.nodes=two"], "resources.nodes"),
     (["resources.processes=2"], r"each process has a GPU of its own, and resources\.gpus=1"),
-    (["launcher.save_seconds=0"], r"launcher\.save_seconds=0: must be at least 1"),
+    (["launcher.save_seconds=0"], r"launcher\.save_seconds=0: must be a whole number in \[1, 86400\]"),
     (["cluster.sbatch.partition='a b'"], r"cluster\.sbatch\.partition='a b': has a character"),
     (["cluster.sbatch.partition='$(id)'"], "has a character"),
     (["cluster.sbatch.partition='a\\\nb'"], "has a character"),
@@ -197,7 +197,7 @@ def test_what_would_end_the_job_at_once_is_said_before_it_is_submitted(train, tm
         (["model.activation=reluu"], "model.activation=reluu"),
         (["device=cpu", "resources=one_gpu"], "device=cpu: resources.gpus=1 would stand idle"),
         (["device=cuda"], "device=cuda: resources.gpus=0 gives it none"),
-        (["batch_size=0"], "batch_size=0: must be at least 1"),
+        (["batch_size=0"], "batch_size=0: must be a whole number of at least 1 or auto"),
     ):
         done = train("launcher=slurm", "cluster=generic", "resources=cpu", *words)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
@@ -258,7 +258,7 @@ def test_a_studys_workers_are_the_tasks_of_one_array(words, jobs: int, workers: 
         pytest.param(
             ["resources=cpu", "model.activation=relu,reluu"], "model.activation=reluu", marks=pytest.mark.slow
         ),
-        (["resources=cpu", "launcher.workers=0"], "launcher.workers=0: must be at least 1"),
+        (["resources=cpu", "launcher.workers=0"], "launcher.workers=0: must be a whole number in [1, 10000]"),
         (["resources=cpu", "optimiser.lr=-1"], "optimiser.lr=-1"),  # which only the optimiser sees
         pytest.param(["resources=cpu"], "there is no sbatch here", marks=pytest.mark.slow),
     ],

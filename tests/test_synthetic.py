@@ -81,11 +81,11 @@ def test_every_extra_feature_is_what_its_name_says() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["data.features=[x,x3]"], "accepted: x, y, x2"),
-        (["data.features=[]"], "name at least one"),
+        (["data.features=[x,x3]"], "a list of one of x, y, x2"),
+        (["data.features=[]"], "at least 1, each once"),
         (["data.features=[x,x]"], "each once"),
         (["data.noise=2"], "data.noise=2"),
-        (["data.samples=3"], "at least 10"),
+        (["data.samples=3"], "in [10, 1000000]"),
         (["data.figure=star"], "circle"),
         (["data.draw=-1"], "data.draw=-1"),
     ],

@@ -122,6 +122,19 @@ def test_the_gradient_of_sam_is_that_at_rho_uphill_and_the_weights_come_back() -
         assert torch.allclose(p, old - rate * g, atol=1e-6)
 
 
+def test_sam_leaves_out_an_update_whose_scaled_gradient_overflows() -> None:
+    """With fp16, an infinite gradient has no direction: the weights stay, and the scale becomes smaller."""
+    from plumbline.steps import sam
+
+    training, _, _ = parts("step=sam", "precision=fp16")
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100)
+    data, before = images(), [p.detach().clone() for p in training.model.parameters()]
+    loss = sam(training, [(data.train.x[:12], data.train.y[:12])], rho=0.05)
+    assert bool(torch.isfinite(loss))
+    assert training.scaler.get_scale() == 2.0**99
+    assert all(torch.equal(*pair) for pair in zip(before, training.model.parameters(), strict=True))
+
+
 def model_at(model: nn.Module, weights: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     named = {name: w for (name, _), w in zip(model.named_parameters(), weights, strict=True)}
     return torch.func.functional_call(model, named, (x,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import pi
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from plumbline.config import ConfigError
 from plumbline.contract import require
+from plumbline.ranges import Count, Range, Share
 
 
-def shift(x: Tensor, generator: torch.Generator, *, pixels: int) -> Tensor:
+def shift(x: Tensor, generator: torch.Generator, *, pixels: Count) -> Tensor:
     """Move each image by up to `pixels` in both directions; the border is repeated into the gap."""
     _images("shift", x)
     require(
@@ -37,7 +39,7 @@ def shifted(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
     return _take(x, rows, columns)
 
 
-def crop(x: Tensor, generator: torch.Generator, *, padding: int) -> Tensor:
+def crop(x: Tensor, generator: torch.Generator, *, padding: Count) -> Tensor:
     """A random window, of the image's size, of the image with `padding` zeros around it (He et al. 2016, CIFAR-10)."""
     _images("crop", x)
     require(
@@ -54,10 +56,9 @@ def crop(x: Tensor, generator: torch.Generator, *, padding: int) -> Tensor:
     return _take(F.pad(x, (padding,) * 4), rows, columns)
 
 
-def rotate(x: Tensor, generator: torch.Generator, *, degrees: float) -> Tensor:
+def rotate(x: Tensor, generator: torch.Generator, *, degrees: Annotated[float, Range("(0, 180]")]) -> Tensor:
     """Turn each image about its centre by up to `degrees` either way; the border is repeated into the corners."""
     _images("rotate", x)
-    require("augment.rotate.degrees", degrees, 0 <= degrees <= 180, "in [0, 180]")
     if degrees == 0:
         return x
     return rotated(x, (2 * _uniform(x, generator) - 1) * (degrees * pi / 180))
@@ -73,18 +74,17 @@ def rotated(x: Tensor, angles: Tensor) -> Tensor:
     return _laid_out_as(x, turned.to(x.dtype))
 
 
-def flip(x: Tensor, generator: torch.Generator, *, horizontal: float, vertical: float) -> Tensor:
+def flip(x: Tensor, generator: torch.Generator, *, horizontal: Share, vertical: Share) -> Tensor:
     """Mirror left and right, or top and bottom, with these probabilities."""
     _images("flip", x)
-    for axis, key, probability in ((3, "horizontal", horizontal), (2, "vertical", vertical)):
-        require(f"augment.flip.{key}", probability, 0 <= probability <= 1, "in [0, 1]")
+    for axis, probability in ((3, horizontal), (2, vertical)):
         if probability > 0:
             mirrored = (_uniform(x, generator) < probability)[:, None, None, None]
             x = torch.where(mirrored, x.flip(axis), x)
     return x
 
 
-def cutout(x: Tensor, generator: torch.Generator, *, size: int) -> Tensor:
+def cutout(x: Tensor, generator: torch.Generator, *, size: Count) -> Tensor:
     """Set a square of `size` pixels to 0, the mean; its centre is any pixel, so it may hang over the edge.
 
     DeVries & Taylor 2017, who found it to matter that some images are left nearly whole.

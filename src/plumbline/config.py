@@ -7,15 +7,24 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
-from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from plumbline import parsing
-from plumbline.contract import ConfigError, allowed, check_keys_of_hydra, check_node, locate, nearest, shown
+from plumbline.contract import (
+    ConfigError,
+    allowed,
+    check_keys_of_hydra,
+    check_node,
+    check_value,
+    locate,
+    nearest,
+    shown,
+)
+from plumbline.ranges import Count, Decay, Items, Positive, Range, Seed
 
 _HERE = Path(__file__).resolve()
 CONF = next(folder for folder in (_HERE.parents[2] / "conf", _HERE.parent / "conf") if folder.is_dir())  # clone, wheel
@@ -40,10 +49,10 @@ MAXIMISE, MINIMISE = "maximise", "minimise"  # the directions of an objective
 class Checks:
     """What a run is held to: families of checks by name, each a component; null takes one away."""
 
-    samples: int = MISSING
-    seconds: float = MISSING
-    epochs: int = MISSING
-    stop_on: str = MISSING
+    samples: Annotated[int, Range("[10, 100000000]")] = MISSING
+    seconds: Positive = MISSING
+    epochs: Count = MISSING
+    stop_on: Annotated[str, Literal["never", "fail", "warn"]] = MISSING
     mute: list[str] = MISSING
     fatal: list[str] = MISSING
     baselines: dict[str, Any] = field(default_factory=dict)
@@ -86,28 +95,28 @@ class Config:
     name: str = MISSING
     question: str = MISSING
     parent: str | None = MISSING
-    seed: int = MISSING
-    epochs: int = MISSING
-    batch_size: Any = MISSING  # a whole number, or auto
-    accumulate: int = MISSING
-    eval_batch_size: int = MISSING
-    grad_clip: float | None = MISSING
-    ema: float | None = MISSING
-    swa: float | None = MISSING
+    seed: Seed = MISSING
+    epochs: Annotated[int, Range("[0, 10000000]")] = MISSING
+    batch_size: Annotated[Any, Count | Literal["auto"]] = MISSING
+    accumulate: Count = MISSING
+    eval_batch_size: Count = MISSING
+    grad_clip: Positive | None = MISSING
+    ema: Decay | None = MISSING
+    swa: Decay | None = MISSING
     objective: str = MISSING
-    direction: str = MISSING
-    patience: int | None = MISSING
+    direction: Annotated[str, Literal["auto", "minimise", "maximise"]] = MISSING
+    patience: Count | None = MISSING
     device: str = MISSING
-    precision: str = MISSING
+    precision: Annotated[str, Literal["fp32", "bf16", "fp16"]] = MISSING
     compile: bool = MISSING
     shard: bool = MISSING
     channels_last: bool = MISSING
-    threads: int | None = MISSING
-    watch: int = MISSING
-    train_eval: int = MISSING
-    save_minutes: float = MISSING
-    snapshots: list[int] = MISSING
-    bootstrap: int = MISSING
+    threads: Count | None = MISSING
+    watch: Annotated[int, Range("[0, 1000000]")] = MISSING
+    train_eval: Count = MISSING
+    save_minutes: Annotated[float, Range("[1e-9, 1e9]")] = MISSING
+    snapshots: Annotated[list[Count], Items(distinct=True)] = MISSING
+    bootstrap: Annotated[int, Range("[1, 100000]")] = MISSING
     report: bool = MISSING
     outputs: str = MISSING
     resume: str | None = MISSING
@@ -152,15 +161,17 @@ def packages_allowed() -> list[str]:
     return list(OmegaConf.load(CONF / "train.yaml").allow)
 
 
-LEAST = {  # the smallest value that makes sense
-    "seed": 0, "epochs": 0, "batch_size": 1, "accumulate": 1, "eval_batch_size": 1, "patience": 1, "threads": 1,
-    "watch": 0, "train_eval": 1, "bootstrap": 1,
-}  # fmt: skip
-ONE_OF = {
-    "direction": ("auto", MINIMISE, MAXIMISE),
-    "precision": ("fp32", "bf16", "fp16"),
-}
 STOP_ON = ("never", "fail", "warn")  # the finding that ends a run before it wastes an hour
+
+
+@cache
+def value_types() -> dict[str, Any]:
+    """The annotation of every root value and of those of `checks`, by path; groups are no values."""
+    named = {"": Config, "checks.": Checks}
+    found = {
+        f"{at}{key}": kind for at, of in named.items() for key, kind in get_type_hints(of, include_extras=True).items()
+    }
+    return {path: kind for path, kind in found.items() if kind not in (dict[str, Any], Checks)}
 
 
 def check_device(name: str) -> None:
@@ -182,35 +193,20 @@ def check_values(cfg: DictConfig) -> None:
     for key in known:
         if key not in STUDY and (key not in cfg or OmegaConf.is_missing(cfg, key)):
             raise ConfigError(f"{key}: has no value; give one on the command line ({key}=…) or in conf/train.yaml")
-    if cfg.batch_size != "auto" and (not isinstance(cfg.batch_size, int) or isinstance(cfg.batch_size, bool)):
-        raise ConfigError(f"batch_size={shown(cfg.batch_size)}: must be a whole number, or auto")
-    for key, least in LEAST.items():
-        if key == "batch_size" and cfg[key] == "auto":
-            continue
-        if cfg[key] is not None and not least <= cfg[key] < 2**63:
-            raise ConfigError(f"{key}={cfg[key]}: must be at least {least}{' and below 2^63' * (cfg[key] > least)}")
-    for key, accepted in ONE_OF.items():
-        if cfg[key] not in accepted:
-            raise ConfigError(
-                f"{key}={cfg[key]}: no such choice{nearest(cfg[key], accepted)}; accepted: {', '.join(accepted)}"
+    for key in ("samples", "seconds", "epochs", "stop_on", "mute", "fatal"):
+        if OmegaConf.is_missing(cfg.checks, key):
+            raise ConfigError(f"checks.{key}: has no value; choose one of the options: checks=…")
+    for path, annotation in value_types().items():
+        if path != "study":
+            value = OmegaConf.select(cfg, path)
+            check_value(
+                path, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value, annotation
             )
     if cfg.threads is not None and cfg.threads > 4 * (os.cpu_count() or 1):
         raise ConfigError(f"threads={cfg.threads}: this machine has {os.cpu_count()} processors; null chooses")
-    if any(epoch < 1 for epoch in cfg.snapshots):
-        raise ConfigError(f"snapshots={shown(cfg.snapshots)}: are numbers of epochs, the first of which is 1")
     if cfg.epochs and any(epoch > cfg.epochs for epoch in cfg.snapshots):  # none is kept by a gate of no epoch
         raise ConfigError(
             f"snapshots={shown(cfg.snapshots)}: there are {cfg.epochs} epochs; ask for one of these, or more epochs"
-        )
-    if not 0 < cfg.save_minutes < inf:
-        raise ConfigError(f"save_minutes={cfg.save_minutes}: must be above 0 and finite")
-    if cfg.grad_clip is not None and not 0 < cfg.grad_clip < inf:
-        raise ConfigError(f"grad_clip={cfg.grad_clip}: must be above 0 and finite, or null for none")
-    if cfg.ema is not None and not 0 <= cfg.ema < 1:
-        raise ConfigError(f"ema={cfg.ema}: a decay lies in [0, 1), such as 0.999; null for none")
-    if cfg.swa is not None and not 0 <= cfg.swa < 1:
-        raise ConfigError(
-            f"swa={cfg.swa}: the part of the run before weights are averaged lies in [0, 1); null for none"
         )
     if cfg.swa is not None and cfg.ema is not None:
         raise ConfigError(
@@ -241,22 +237,13 @@ def check_values(cfg: DictConfig) -> None:
 
 
 def check_checks(cfg: DictConfig) -> None:
-    """Raise ConfigError on values that would silently check nothing."""
-    for key in ("samples", "seconds", "epochs", "stop_on", "mute", "fatal"):
-        if OmegaConf.is_missing(cfg, key):
-            raise ConfigError(f"checks.{key}: has no value; choose one of the options: checks=…")
-    if cfg.samples < 10:
-        raise ConfigError(f"checks.samples={cfg.samples}: must be at least 10")
-    if not cfg.seconds > 0:
-        raise ConfigError(f"checks.seconds={cfg.seconds}: must be above 0; checks.mute=[…] leaves checks out")
-    if cfg.epochs < 1:
-        raise ConfigError(
-            f"checks.epochs={cfg.epochs}: must be at least 1: a job of that many is what a gate judges for"
-        )
-    if cfg.stop_on not in STOP_ON:
-        raise ConfigError(
-            f"checks.stop_on={cfg.stop_on}: no such choice{nearest(cfg.stop_on, STOP_ON)}; accepted: {', '.join(STOP_ON)}"
-        )
+    """Raise ConfigError on names of checks that do not exist."""
+    for family in ("baselines", *(family for phase in FAMILIES.values() for family in phase)):
+        for name, node in cfg[family].items():
+            if node is not None and not OmegaConf.is_dict(node):
+                raise ConfigError(
+                    f"checks.{family}.{name}={shown(node)}: is no value but a check with values of its own; null leaves it out"
+                )
     families = [family for phase in FAMILIES.values() for family in phase]
     known = [*families, *(f"{family}.{name}" for family in families for name in cfg[family])]
     for key in ("mute", "fatal"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import inspect
 import types
 import typing
@@ -11,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from plumbline.errors import ConfigError, nearest, place, require, shown
-from plumbline.ranges import WHOLE, Range
+from plumbline.ranges import WHOLE, Items, Range
 from plumbline.targets import allowed, check_call, locate
 
 __all__ = ["ConfigError", "allowed", "check_node", "locate", "nearest", "place", "require", "shown"]
@@ -66,10 +68,7 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], bool, bool]:
         signature = inspect.signature(target)
     except ValueError:  # of torch's functions in C: nothing can be known
         return {}, False, True
-    try:
-        annotations = typing.get_type_hints(function, include_extras=True)
-    except Exception:  # a name that only a type checker sees: the names of the keys can still be checked
-        annotations = {}
+    annotations = _annotations(function)
     kinds = [parameter.kind for parameter in signature.parameters.values()]
     own = inspect.Parameter.KEYWORD_ONLY in kinds or inspect.Parameter.VAR_KEYWORD in kinds
     accepted, open_ended = {}, False
@@ -98,8 +97,29 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], bool, bool]:
     )
 
 
+def _annotations(function: Any) -> dict[str, Any]:
+    """The parameters' types; one that names what only a type checker sees is left out, and its key is still checked."""
+    if not inspect.isroutine(function):
+        return {}
+    names = {**vars(builtins), **getattr(inspect.unwrap(function), "__globals__", {})}
+    found = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        with contextlib.suppress(Exception):
+            found |= typing.get_type_hints(
+                types.SimpleNamespace(__annotations__={name: annotation}), names, include_extras=True
+            )
+    return found
+
+
 def _foreign(target: Any) -> bool:
     return (getattr(target, "__module__", None) or "").partition(".")[0] in ("torch", "torchvision")
+
+
+def _marks(annotation: Any) -> tuple[Any, list[Range | Items]]:
+    """(type, marks) of an Annotated one; `Annotated[str, Literal["a", "b"]]` gives OmegaConf `str` and us the Literal."""
+    item, *metadata = typing.get_args(annotation)
+    types_ = [mark for mark in metadata if typing.get_origin(mark) is not None]
+    return (types_ or [item])[0], [mark for mark in metadata if isinstance(mark, Range | Items)]
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -108,8 +128,8 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation is Any or annotation is inspect.Parameter.empty:
         return True
     if origin is typing.Annotated:
-        ranges = [mark for mark in arguments[1:] if isinstance(mark, Range)]
-        return fits(value, arguments[0]) and all(value in accepted for accepted in ranges)
+        narrower, marks = _marks(annotation)
+        return fits(value, narrower) and all(value in mark for mark in marks)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, argument) for argument in arguments)
     if origin is typing.Literal:
@@ -136,8 +156,10 @@ MANY = {int: "whole numbers", float: "numbers", str: "words"}
 def _many(annotation: Any) -> str:
     """An annotation of a list's items, in the plural."""
     if typing.get_origin(annotation) is typing.Annotated:
-        item, *marks = typing.get_args(annotation)
-        return " ".join([_many(item), *(str(mark) for mark in marks if isinstance(mark, Range))])
+        item, marks = _marks(annotation)
+        return " ".join([_many(item), *map(str, marks)])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join(map(_many, typing.get_args(annotation)))
     return MANY.get(annotation, describe(annotation))
 
 
@@ -145,13 +167,16 @@ def describe(annotation: Any) -> str:
     """An annotation in words a person would use."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return " ".join([describe(arguments[0]), *(str(mark) for mark in arguments[1:] if isinstance(mark, Range))])
+        item, marks = _marks(annotation)
+        return describe(item) + "".join(f", {mark}" if isinstance(mark, Items) else f" {mark}" for mark in marks)
     if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, arguments))
+        return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else str(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(argument) for argument in arguments)
     if origin in (list, tuple):
         if origin is tuple and Ellipsis not in arguments:
+            if len(set(arguments)) == 1:
+                return f"a list of {len(arguments)} {_many(arguments[0])}"
             return f"a list of {len(arguments)}: {', '.join(map(describe, arguments))}"
         return f"a list of {_many(arguments[0])}" if arguments else "a list"
     words = {
@@ -166,12 +191,12 @@ def describe(annotation: Any) -> str:
     return words.get(origin or annotation, getattr(annotation, "__name__", str(annotation)))
 
 
+def _literals(annotation: Any) -> list[Any]:
+    """Every choice that an annotation names, also inside unions and lists."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return list(typing.get_args(annotation))
+    return [choice for argument in typing.get_args(annotation) for choice in _literals(argument)]
+
+
 def _hint(value: Any, annotation: Any) -> str:
-    arguments = typing.get_args(annotation)
-    literals = [
-        choice
-        for argument in (annotation, *arguments)
-        if typing.get_origin(argument) is typing.Literal
-        for choice in typing.get_args(argument)
-    ]
-    return nearest(str(value), [str(choice) for choice in literals])
+    return nearest(str(value), [str(choice) for choice in _literals(annotation)])

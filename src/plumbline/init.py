@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from plumbline.config import ConfigError
+from plumbline.ranges import NonNegative, Positive
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -27,7 +28,7 @@ RAREST = 1e-6  # the frequency that a class without a sample is given: its logar
 class Final(TypedDict):
     """What every initialisation takes: how the final layer starts."""
 
-    head_std: float | None  # of its normal weights; None: as the others
+    head_std: NonNegative | None  # of its normal weights; None: as the others
     final_bias: Literal["zero", "prior", "keep"]
 
 
@@ -48,26 +49,22 @@ def glorot(model: nn.Module, prior: Tensor | None, **final: Unpack[Final]) -> No
     _finish(model, prior, **final)
 
 
-def truncated_normal(model: nn.Module, prior: Tensor | None, *, std: float, **final: Unpack[Final]) -> None:
+def truncated_normal(model: nn.Module, prior: Tensor | None, *, std: Positive, **final: Unpack[Final]) -> None:
     """Normal of that std, redrawn outside 2 std (which leaves a std of 0.88 of it)."""
-    if std <= 0:
-        raise ConfigError(f"init.std={std}: must be above 0, or all units of a layer are one unit")
     _fill(model, lambda layer, weight: nn.init.trunc_normal_(weight, 0, std, -2 * std, 2 * std))
     _finish(model, prior, **final)
 
 
-def uniform(model: nn.Module, prior: Tensor | None, *, bound: float, bias: float, **final: Unpack[Final]) -> None:
+def uniform(
+    model: nn.Module, prior: Tensor | None, *, bound: Positive, bias: NonNegative, **final: Unpack[Final]
+) -> None:
     """Weights uniform within ±bound in every layer, and one bias but for the last (Smilkov et al. 2017: 0.5 and 0.1)."""
-    if bound <= 0:
-        raise ConfigError(f"init.bound={bound}: must be above 0, or all units of a layer are one unit")
     _fill(model, lambda layer, weight: weight.uniform_(-bound, bound), bias)
     _finish(model, prior, **final)
 
 
-def orthogonal(model: nn.Module, prior: Tensor | None, *, gain: float, **final: Unpack[Final]) -> None:
+def orthogonal(model: nn.Module, prior: Tensor | None, *, gain: Positive, **final: Unpack[Final]) -> None:
     """Orthonormal columns (or rows, if there are fewer) times the gain (Saxe et al. 2014): for deep tanh networks."""
-    if gain <= 0:
-        raise ConfigError(f"init.gain={gain}: must be above 0; 1 keeps lengths, sqrt(2) suits relu")
     _fill(model, lambda layer, weight: nn.init.orthogonal_(weight, gain))
     _finish(model, prior, **final)
 
@@ -104,8 +101,6 @@ def _finish(
     model: nn.Module, prior: Tensor | None, *, head_std: float | None, final_bias: Literal["zero", "prior", "keep"]
 ) -> None:
     """Start the final layer as asked, unless it is pretrained."""
-    if head_std is not None and head_std < 0:
-        raise ConfigError(f"init.head_std={head_std}: must not be negative; null treats the last layer like the others")
     found = layers(model)
     if not found or getattr(found[-1][1], "pretrained", False):
         return

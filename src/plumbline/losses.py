@@ -14,6 +14,7 @@ from torch import Tensor
 
 from plumbline.config import ConfigError
 from plumbline.data.core import Spec
+from plumbline.ranges import Positive
 
 Reduction = Literal["mean", "none"]
 FITS = {
@@ -110,10 +111,8 @@ def l1(spec: Spec) -> Loss:
     return _elementwise("l1", spec, F.l1_loss, None)
 
 
-def huber(spec: Spec, *, delta: float) -> Loss:
+def huber(spec: Spec, *, delta: Positive) -> Loss:
     """Half the squared error below `delta`, linear above (Huber 1964), the mean over the outputs."""
-    if not 0 < delta < math.inf:
-        raise ConfigError(f"loss.delta={delta}: must be above 0")
     return _elementwise("huber", spec, partial(F.huber_loss, delta=delta), None)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
 import re
 import traceback
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -16,7 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from plumbline.config import COMBINED, GROUPS, PRESETS, Config
+from plumbline.config import COMBINED, GROUPS, PRESETS, Config, value_types
 from plumbline.contract import ConfigError, describe, nearest, shown
 from plumbline.parsing import parse_yaml
 
@@ -55,6 +57,8 @@ def check_words(overrides: list[str], folders: list[Path]) -> None:
     for folder in folders[1:]:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir={folder}: there is no such folder")
+    for place in search_path(overrides):
+        check_place(place)
     for override in OverridesParser.create().parse_overrides(overrides):
         word, key, value = override.input_line, override.key_or_group, override.value()
         if not key:
@@ -67,19 +71,64 @@ def check_words(overrides: list[str], folders: list[Path]) -> None:
             raise ConfigError(
                 f"{word}: {key} takes one option, not a list; the groups that combine are {', '.join(COMBINED)}"
             )
+        check_once(key, value)
         if value in (None, ""):
             raise ConfigError(f"{word}: name an option, or leave it out; none of a group that combines is []")
         if not isinstance(value, str | list | dict):
             raise ConfigError(_unknown_option(key, str(value), folders))
 
 
-def check_choices(choices: Mapping[str, object]) -> None:
+def search_path(words: list[str]) -> list[str]:
+    """The places that hydra.searchpath names, further folders of option files; none where it cannot be read."""
+    found: list[str] = []
+    for word in words:
+        if word.lstrip("+").startswith("hydra.searchpath="):
+            with contextlib.suppress(HydraException, TypeError):  # Hydra says it
+                places = OverridesParser.create().parse_override(word).value()
+                found += map(str, [places] if isinstance(places, str) else places or [])
+    return found
+
+
+def check_place(place: str) -> None:
+    """Raise ConfigError unless a place of hydra.searchpath exists; Hydra passes over one that does not."""
+    kind, given, path = place.rpartition("://")
+    if not given or kind == "file":
+        if not Path(path).is_dir():
+            raise ConfigError(f"hydra.searchpath=[{place}]: there is no such folder; name one, or leave it out")
+    elif kind == "pkg" and importlib.util.find_spec(path.partition("/")[0].partition(".")[0]) is None:
+        raise ConfigError(f"hydra.searchpath=[{place}]: there is no such package; name one, or leave it out")
+
+
+def check_choices(choices: Mapping[str, object], folders: list[Path]) -> None:
     """Raise ConfigError unless an option file left each plain group with exactly one option; Hydra merges several."""
     for group in SINGLE:
         if not isinstance(choices.get(group), str):
             raise ConfigError(
                 f"{group}: a run needs exactly one {group}; say {group}=…, in a file `override /{group}: …`"
             )
+    for group, chosen in choices.items():
+        if isinstance(chosen, str) and (file := _file(f"{group}/{chosen}", folders)) is not None:
+            check_lists(file)
+
+
+def check_lists(file: Path) -> None:
+    """Raise ConfigError where an option file's defaults list chooses an option of a group twice."""
+    text = file.read_text(encoding="utf-8")
+    if not any(f"{group}:" in text for group in COMBINED):
+        return
+    for entry in yaml.safe_load(text).get("defaults", []):
+        for group, chosen in entry.items() if isinstance(entry, dict) else ():
+            check_once(group.removeprefix("override").strip().lstrip("/"), chosen, f"{file}: ")
+
+
+def check_once(group: str, chosen: object, where: str = "") -> None:
+    """Raise ConfigError on an option that is chosen twice; Hydra would take the second for the first."""
+    names = chosen if isinstance(chosen, Sequence) and not isinstance(chosen, str) else []
+    if twice := next((name for name in names if list(names).count(name) > 1), None):
+        written = f"[{','.join(map(str, dict.fromkeys(names)))}]"
+        raise ConfigError(
+            f"{where}{group}={shown(list(names))}: {twice} is chosen twice, and acts once; say {group}={written}"
+        )
 
 
 # --- what Hydra, OmegaConf and YAML complain of ----------------------------------------------------------------------
@@ -131,7 +180,7 @@ def _of_a_key(error: Exception, folders: list[Path]) -> str:
         return f"{file}: override /{group}: there is no such group{nearest(group, known)}; groups: {', '.join(known)}"
     if re.search(r"not in '|is not in struct", text):
         return _no_key(subject, key, cause, file)
-    annotation = typing.get_type_hints(Config).get(key)
+    annotation = value_types().get(key)
     if annotation is not None and "Interpolation" not in type(cause).__name__:
         return f"{subject}: must be {describe(annotation)}"
     return f"{subject}: {_plain(cause)}" if subject else _plain(cause)

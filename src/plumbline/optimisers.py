@@ -7,7 +7,6 @@ large operations. Each group carries its `initial_lr`, which the schedule multip
 from __future__ import annotations
 
 import inspect
-from math import inf
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -17,6 +16,7 @@ from torch.optim import Optimizer
 
 from plumbline.config import ConfigError, nearest
 from plumbline.contract import require
+from plumbline.ranges import Count, Decay, NonNegative, Positive
 from plumbline.regularisers.layers import is_norm, weight_layers
 
 UNUSABLE = {"LBFGS": "a step of it needs a closure", "SparseAdam": "it takes sparse gradients only"}
@@ -27,63 +27,58 @@ SET_ELSEWHERE = ("params", "lr", "weight_decay", "decoupled_weight_decay")
 class Groups(TypedDict):
     """What every optimiser takes."""
 
-    lr: float
-    weight_decay: float
+    lr: NonNegative
+    weight_decay: NonNegative
     decoupled: bool  # each step multiplies the weight by 1 - lr * weight_decay; else the decay enters the gradient
     spare: bool  # norms and biases do not decay
-    layer_rates: list[float] | None  # [low, high]: factors of lr, geometric from the first to the last layer
+    layer_rates: (
+        tuple[Positive, Positive] | None
+    )  # [low, high]: factors of lr, geometric from the first to the last layer
 
 
-def sgd(model: nn.Module, *, momentum: float, nesterov: bool, **groups: Unpack[Groups]) -> Optimizer:
+def sgd(model: nn.Module, *, momentum: Decay, nesterov: bool, **groups: Unpack[Groups]) -> Optimizer:
     """Stochastic gradient descent."""
-    require("optimiser.momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
     require("optimiser.nesterov", nesterov, momentum > 0 or not nesterov, "false without momentum")
     return _make(torch.optim.SGD, model, groups, momentum=momentum, nesterov=nesterov)
 
 
-def adam(model: nn.Module, *, betas: list[float], eps: float, **groups: Unpack[Groups]) -> Optimizer:
+def adam(model: nn.Module, *, betas: tuple[Decay, Decay], eps: Positive, **groups: Unpack[Groups]) -> Optimizer:
     """Adam (Kingma & Ba 2015); with decoupled decay it is AdamW (Loshchilov & Hutter 2019)."""
     kind = torch.optim.AdamW if groups["decoupled"] else torch.optim.Adam
     return _make(kind, model, groups, **_moments(betas, eps))
 
 
-def nadam(model: nn.Module, *, betas: list[float], eps: float, **groups: Unpack[Groups]) -> Optimizer:
+def nadam(model: nn.Module, *, betas: tuple[Decay, Decay], eps: Positive, **groups: Unpack[Groups]) -> Optimizer:
     """Adam with Nesterov's momentum (Dozat 2016)."""
     return _make(torch.optim.NAdam, model, groups, **_moments(betas, eps))
 
 
-def radam(model: nn.Module, *, betas: list[float], eps: float, **groups: Unpack[Groups]) -> Optimizer:
+def radam(model: nn.Module, *, betas: tuple[Decay, Decay], eps: Positive, **groups: Unpack[Groups]) -> Optimizer:
     """Adam that waits until its variances are known, instead of a warm-up (Liu et al. 2020)."""
     return _make(torch.optim.RAdam, model, groups, **_moments(betas, eps))
 
 
-def rmsprop(model: nn.Module, *, alpha: float, momentum: float, eps: float, **groups: Unpack[Groups]) -> Optimizer:
+def rmsprop(model: nn.Module, *, alpha: Decay, momentum: Decay, eps: Positive, **groups: Unpack[Groups]) -> Optimizer:
     """Steps divided by a running root mean square of the gradient (Hinton 2012)."""
-    require("optimiser.alpha", alpha, 0 <= alpha < 1, "in [0, 1)")
-    require("optimiser.momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
-    require("optimiser.eps", eps, 0 < eps < inf, "above 0")
     return _make(torch.optim.RMSprop, model, groups, alpha=alpha, momentum=momentum, eps=eps)
 
 
-def adagrad(model: nn.Module, *, eps: float, **groups: Unpack[Groups]) -> Optimizer:
+def adagrad(model: nn.Module, *, eps: Positive, **groups: Unpack[Groups]) -> Optimizer:
     """Steps divided by the root of the sum of all squared gradients (Duchi et al. 2011)."""
-    require("optimiser.eps", eps, 0 < eps < inf, "above 0")
     return _make(torch.optim.Adagrad, model, groups, eps=eps)
 
 
 def adam_then_sgd(
     model: nn.Module,
     *,
-    betas: list[float],
-    eps: float,
-    switch: int,
-    sgd_lr: float,
-    momentum: float,
+    betas: tuple[Decay, Decay],
+    eps: Positive,
+    switch: Count,
+    sgd_lr: Positive,
+    momentum: Decay,
     **groups: Unpack[Groups],
 ) -> Optimizer:
     """Adam, fast at first, then SGD from update `switch` on, at its own rate (Wu et al. 2016 trained GNMT so)."""
-    require("optimiser.switch", switch, switch >= 1, "at least 1, a number of updates")
-    require("optimiser.sgd_lr", sgd_lr, 0 <= sgd_lr < inf, "at least 0 and finite")
     second = sgd(model, momentum=momentum, nesterov=False, **{**groups, "lr": sgd_lr})
     return Phases(adam(model, betas=betas, eps=eps, **groups), second, switch)
 
@@ -168,7 +163,12 @@ def by_name(model: nn.Module, *, name: str, options: dict[str, Any], **groups: U
 
 
 def parameter_groups(
-    model: nn.Module, *, lr: float, weight_decay: float, spare: bool, layer_rates: list[float] | None
+    model: nn.Module,
+    *,
+    lr: NonNegative,
+    weight_decay: NonNegative,
+    spare: bool,
+    layer_rates: tuple[Positive, Positive] | None,
 ) -> list[dict[str, Any]]:
     """Torch's groups of the trained parameters: their `lr`, `weight_decay` and `initial_lr`."""
     norms = {id(p) for module in model.modules() if is_norm(module) for p in module.parameters(recurse=False)}
@@ -207,10 +207,6 @@ def depths(model: nn.Module) -> dict[nn.Parameter, int]:
 def _make(kind: type[Optimizer], model: nn.Module, groups: Groups, **options: Any) -> Optimizer:
     """The optimiser, in its fastest form, with the decay that was asked for."""
     lr, decay, rates = groups["lr"], groups["weight_decay"], groups["layer_rates"]
-    require("optimiser.lr", lr, 0 <= lr < inf, "at least 0 and finite")
-    require("optimiser.weight_decay", decay, 0 <= decay < inf, "at least 0 and finite")
-    pair = rates is None or (len(rates) == 2 and all(0 < rate < inf for rate in rates))
-    require("optimiser.layer_rates", rates, pair, "two numbers above 0, or null")
     parts = parameter_groups(model, lr=lr, weight_decay=decay, spare=groups["spare"], layer_rates=rates)
     accepted = inspect.signature(kind).parameters
     if groups["decoupled"] and kind.__name__ not in ALWAYS_DECOUPLED:
@@ -267,7 +263,5 @@ def _shrink(optimiser: Optimizer, arguments: Any, options: Any) -> None:
             torch._foreach_mul_(with_gradient, 1 - group["lr"] * group["decay"])
 
 
-def _moments(betas: list[float], eps: float) -> dict[str, Any]:
-    require("optimiser.betas", betas, len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)")
-    require("optimiser.eps", eps, 0 < eps < inf, "above 0")
-    return {"betas": tuple(betas), "eps": eps}
+def _moments(betas: tuple[float, float], eps: float) -> dict[str, Any]:
+    return {"betas": tuple(map(float, betas)), "eps": eps}  # torch takes no whole numbers

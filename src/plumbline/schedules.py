@@ -2,50 +2,52 @@
 
 `scores` are the validation losses so far, one an epoch; only `plateau` reads them. `warmup` is the fraction of the run
 in which the multiplier grows linearly. Positions (milestones, peak_at) are fractions of the whole run; shapes (cosine,
-linear) span what is left after the warm-up. A value out of range raises ConfigError at any progress.
+linear) span what is left after the warm-up.
 """
 
 from __future__ import annotations
 
 from itertools import accumulate
 from math import cos, inf, pi
-from typing import Literal
+from typing import Annotated, Literal
 
 from plumbline.contract import require
+from plumbline.ranges import Decay, Index, Inside, Items, Part, Range, Share
 
 LEAST = 1e-3  # of the warm-up: a multiplier of 0 would waste the first step
 
 
-def constant(progress: float, scores: list[float], *, warmup: float) -> float:
+def constant(progress: float, scores: list[float], *, warmup: Decay) -> float:
     """The initial rate throughout."""
     ramp, _ = _warm_up(progress, warmup)
     return ramp
 
 
-def linear(progress: float, scores: list[float], *, warmup: float, floor: float) -> float:
+def linear(progress: float, scores: list[float], *, warmup: Decay, floor: Share) -> float:
     """From 1 down to `floor`."""
-    require("schedule.floor", floor, 0 <= floor <= 1, "in [0, 1]")
     ramp, rest = _warm_up(progress, warmup)
     return ramp * (1 - (1 - floor) * rest)
 
 
-def cosine(progress: float, scores: list[float], *, warmup: float, floor: float) -> float:
+def cosine(progress: float, scores: list[float], *, warmup: Decay, floor: Share) -> float:
     """Half a cosine from 1 down to `floor` (Loshchilov & Hutter 2017, without restarts)."""
-    require("schedule.floor", floor, 0 <= floor <= 1, "in [0, 1]")
     ramp, rest = _warm_up(progress, warmup)
     return ramp * _glide(1, floor, rest)
 
 
 def cosine_restarts(
-    progress: float, scores: list[float], *, warmup: float, cycles: int, growth: Literal["add", "double"], floor: float
+    progress: float,
+    scores: list[float],
+    *,
+    warmup: Decay,
+    cycles: Annotated[int, Range("[1, 100]")],
+    growth: Literal["add", "double"],
+    floor: Share,
 ) -> float:
     """Cosines from 1 to `floor`, of lengths 1, 2, 3, … or 1, 2, 4, … that fill the run together.
 
     So that a cycle is a whole number of epochs, train for 1 + 2 + … + cycles epochs, or 2^cycles - 1.
     """
-    require("schedule.floor", floor, 0 <= floor <= 1, "in [0, 1]")
-    require("schedule.cycles", cycles, cycles >= 1, "at least 1")
-    require("schedule.growth", growth, growth in ("add", "double"), "add or double")
     ramp, rest = _warm_up(progress, warmup)
     lengths = [i + 1 if growth == "add" else 2**i for i in range(cycles)]
     position = rest * sum(lengths) + 1e-9  # 3/15 of 15 is 3, whatever the rounding
@@ -53,21 +55,23 @@ def cosine_restarts(
     return ramp * _glide(1, floor, min((position - start) / length, 1.0))
 
 
-def multistep(progress: float, scores: list[float], *, warmup: float, milestones: list[float], factor: float) -> float:
+def multistep(
+    progress: float,
+    scores: list[float],
+    *,
+    warmup: Decay,
+    milestones: Annotated[list[Inside], Items(increasing=True)],
+    factor: Inside,
+) -> float:
     """Multiplied by `factor` at each milestone, a fraction of the run (He et al. 2016: tenfold drops)."""
-    increasing = all(a < b for a, b in zip([0, *milestones], [*milestones, 1], strict=True))
-    require("schedule.milestones", milestones, increasing, "increasing, each between 0 and 1")
-    require("schedule.factor", factor, 0 < factor < 1, "between 0 and 1")
     ramp, _ = _warm_up(progress, warmup)
     return ramp * factor ** sum(progress >= milestone for milestone in milestones)
 
 
 def one_cycle(
-    progress: float, scores: list[float], *, warmup: float, peak_at: float, start: float, floor: float
+    progress: float, scores: list[float], *, warmup: Decay, peak_at: Inside, start: Part, floor: Share
 ) -> float:
     """Half a cosine up from `start` to 1 at `peak_at`, half a cosine down to `floor` (Smith 2018)."""
-    require("schedule.start", start, 0 < start <= 1, "in (0, 1]")
-    require("schedule.floor", floor, 0 <= floor <= 1, "in [0, 1]")
     require(
         "schedule.peak_at",
         peak_at,
@@ -81,16 +85,19 @@ def one_cycle(
 
 
 def plateau(
-    progress: float, scores: list[float], *, warmup: float, factor: float, patience: int, threshold: float, floor: float
+    progress: float,
+    scores: list[float],
+    *,
+    warmup: Decay,
+    factor: Inside,
+    patience: Index,
+    threshold: Decay,
+    floor: Share,
 ) -> float:
     """Multiplied by `factor` when more than `patience` epochs brought no score below best * (1 - threshold).
 
     The whole history is replayed, so nothing has to be saved; equals torch's ReduceLROnPlateau.
     """
-    require("schedule.factor", factor, 0 < factor < 1, "between 0 and 1")
-    require("schedule.patience", patience, patience >= 0, "at least 0")
-    require("schedule.threshold", threshold, 0 <= threshold < 1, "in [0, 1)")
-    require("schedule.floor", floor, 0 <= floor <= 1, "in [0, 1]")
     ramp, _ = _warm_up(progress, warmup)
     multiplier, best, waited = 1.0, inf, 0
     for score in scores:
@@ -106,7 +113,6 @@ def plateau(
 def _warm_up(progress: float, warmup: float) -> tuple[float, float]:
     """(the warm-up's factor in (0, 1], how much of the rest of the run is over)."""
     assert 0 <= progress <= 1, progress
-    require("schedule.warmup", warmup, 0 <= warmup < 1, "in [0, 1), a fraction of the run")
     if progress < warmup:
         return max(progress / warmup, LEAST), 0.0
     return 1.0, (progress - warmup) / (1 - warmup)

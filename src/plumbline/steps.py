@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from math import inf
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plumbline.config import ConfigError
-from plumbline.contract import require
 from plumbline.loop import Batch, Training, supervised
+from plumbline.ranges import Part, Positive
 
 
-def sam(training: Training, batches: list[Batch], *, rho: float) -> Tensor:
+def sam(training: Training, batches: list[Batch], *, rho: Positive) -> Tensor:
     """Sharpness-aware minimisation: the gradient is that at the worst point within `rho` (Foret et al. 2021).
 
     Two forwards and backwards an update, on the same augmented batch with the same draws; norms see the first alone.
     Of several processes, each climbs by its own gradient, and their second ones are averaged. Returns the first loss.
     """
-    require("step.rho", rho, 0 < rho < inf, "above 0; 0.05 is usual")
     model, samples = training.model, sum(len(y) for _, y in batches)
     draws = torch.get_rng_state(), training.generator.get_state()
 
@@ -37,6 +34,9 @@ def sam(training: Training, batches: list[Batch], *, rho: float) -> Tensor:
     with torch.no_grad():
         moved = [p for p in model.parameters() if p.grad is not None]
         length = nn.utils.get_total_norm([p.grad for p in moved]).clamp(min=1e-12)
+        if training.scaler is not None and not torch.isfinite(length):  # scaled too far: there is no direction to climb
+            training.update()  # leaves the weights, and the scale becomes smaller
+            return loss
         before = [p.detach().clone() for p in moved]
         buffers = [buffer.clone() for buffer in model.buffers()]
         torch._foreach_add_(moved, torch._foreach_mul([p.grad for p in moved], rho / length))
@@ -53,13 +53,11 @@ def sam(training: Training, batches: list[Batch], *, rho: float) -> Tensor:
     return loss
 
 
-def progressive_resizing(training: Training, batches: list[Batch], *, start: float, until: float) -> Tensor:
+def progressive_resizing(training: Training, batches: list[Batch], *, start: Part, until: Part) -> Tensor:
     """Images begin at `start` of their side and grow, evenly, to the whole at `until` of the run (Howard 2018).
 
     For networks that take any size: those that average over positions. Sides are whole pixels, in at most four steps.
     """
-    require("step.start", start, 0 < start <= 1, "in (0, 1], a part of the side")
-    require("step.until", until, 0 < until <= 1, "in (0, 1], a part of the run")
     done = min(int(4 * training.progress / until), 4) / 4
     smaller = [(resized(x, start + (1 - start) * done), y) for x, y in batches]
     try:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -41,7 +38,7 @@ def main() -> int:
         if composed is None:
             return DONE
         cfg, known = composed
-        mistakes.check_choices(known.runtime.choices)
+        mistakes.check_choices(known.runtime.choices, folders)
         check_allow_not_widened(cfg, list(known.overrides.task))
         find_own_code(list(cfg.allow), words)
         if known.mode == RunMode.MULTIRUN:
@@ -147,16 +144,6 @@ def config_dirs(arguments: list[str]) -> list[Path]:
     return found
 
 
-def search_path(arguments: list[str]) -> list[str]:
-    """The places that hydra.searchpath names, further folders of option files; none where it cannot be read."""
-    found: list[str] = []
-    for word in arguments:
-        if word.startswith("hydra.searchpath="):
-            with contextlib.suppress(HydraException, TypeError):  # Hydra says it
-                found += OverridesParser.create().parse_override(word).value() or []
-    return found
-
-
 def find_own_code(allow: list[str], words: list[str]) -> None:
     """Let modules in the user's folders be imported where `allow` names a package that is not installed.
 
@@ -174,7 +161,9 @@ def code_folders(arguments: list[str]) -> list[str]:
     """
     folders = [Path.cwd()]
     further = [
-        Path(place.removeprefix("file://")).resolve() for place in search_path(arguments) if "pkg://" not in place
+        Path(place.removeprefix("file://")).resolve()
+        for place in mistakes.search_path(arguments)
+        if "pkg://" not in place
     ]
     for folder in [*config_dirs(arguments), *further]:
         folders += [folder, folder.parent]

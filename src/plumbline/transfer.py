@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from plumbline.config import ConfigError
 from plumbline.contract import require
+from plumbline.ranges import Items, NonNegative
 from plumbline.regularisers.layers import choose, is_norm, weight_layers
 from plumbline.state import read
 
@@ -29,9 +30,9 @@ class Transfer:
         model: nn.Module,
         *,
         file: str | None,
-        reinit: list[str],
-        freeze: list[str],
-        thaw: list[float] | None,
+        reinit: Annotated[list[str], Items(distinct=True)],
+        freeze: Annotated[list[str], Items(distinct=True)],
+        thaw: tuple[NonNegative, NonNegative] | None,
     ):
         if file is not None:
             load(model, Path(file).expanduser(), reinit)

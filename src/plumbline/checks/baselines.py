@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from plumbline.config import build
 from plumbline.data.core import Data
 from plumbline.files import save_arrays
 from plumbline.loop import Diverged, epoch_order, seed_all, usable
+from plumbline.ranges import Items, Positive, Range
 from plumbline.record import Record
 from plumbline.regularisers.layers import is_norm
 
@@ -131,7 +132,9 @@ class Table:
         )
 
 
-def linear(view: View, *, samples: int, strengths: list[float]) -> Answer:
+def linear(
+    view: View, *, samples: Annotated[int, Range("[1, 10000000]")], strengths: Annotated[list[Positive], Items(least=1)]
+) -> Answer:
     """Logistic or ridge regression, its penalty chosen by cross-validation on train; of many features, on the principal
     components, or with an absolute penalty (lasso) that picks some, whichever does better there."""
     table = Table(view, samples)
@@ -165,7 +168,7 @@ def linear(view: View, *, samples: int, strengths: list[float]) -> Answer:
     )
 
 
-def neighbours(view: View, *, samples: int) -> Answer:
+def neighbours(view: View, *, samples: Annotated[int, Range("[1, 10000000]")]) -> Answer:
     """The mean answer of the nearest samples of train; how many, is chosen by leaving each out in turn."""
     table = Table(view, samples)
     targets = torch.nn.functional.one_hot(table.y, view.spec.outputs).float() if view.classes else table.targets
@@ -195,7 +198,9 @@ def neighbours(view: View, *, samples: int) -> Answer:
     return Answer(f"{k} nearest neighbour{'s' * (k > 1)}", outputs, len(table))
 
 
-def forest(view: View, *, samples: int, trees: int) -> Answer:
+def forest(
+    view: View, *, samples: Annotated[int, Range("[1, 10000000]")], trees: Annotated[int, Range("[1, 10000]")]
+) -> Answer:
     """A random forest (Breiman 2001)."""
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
@@ -211,7 +216,7 @@ def forest(view: View, *, samples: int, trees: int) -> Answer:
     return Answer("random forest", table.val(lambda x: _logs(view, model, x.numpy())), len(table))
 
 
-def zero_input(view: View, *, updates: int) -> Answer:
+def zero_input(view: View, *, updates: Annotated[int, Range("[1, 100000]")]) -> Answer:
     """The configured network and step, trained on zeros in place of the inputs: what it learns without looking.
 
     (Karpathy 2019, A Recipe for Training Neural Networks: the input-independent baseline.)

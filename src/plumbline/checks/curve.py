@@ -10,6 +10,7 @@ import numpy as np
 
 from plumbline.checks.core import Finding
 from plumbline.config import MAXIMISE
+from plumbline.ranges import Count, NonNegative, Share
 
 SLOWER = "a tenth of the learning rate: optimiser.lr"
 FASTER = "a higher learning rate, after a range test"
@@ -128,7 +129,9 @@ def nonfinite(curve: Curve) -> Finding | None:
     )  # fmt: skip
 
 
-def diverging(curve: Curve, *, times: float, last: int, lost: float, above: float, learned: float) -> Finding | None:
+def diverging(
+    curve: Curve, *, times: NonNegative, last: Count, lost: Share, above: NonNegative, learned: Share
+) -> Finding | None:
     """Whether the training loss has grown far beyond where it began; after the end, also whether it lost what it had learned."""
     at, values = curve.finite(curve.main)
     if len(values) < last + 1 or values.min() < 0:
@@ -154,7 +157,7 @@ def diverging(curve: Curve, *, times: float, last: int, lost: float, above: floa
     )  # fmt: skip
 
 
-def unbounded(curve: Curve, *, times: float, slower: float) -> Finding | None:
+def unbounded(curve: Curve, *, times: NonNegative, slower: NonNegative) -> Finding | None:
     """Whether the loss falls below zero and on, ever faster: what has no floor is not a loss."""
     at, values = curve.finite(curve.main)
     if len(values) < 3:
@@ -172,7 +175,7 @@ def unbounded(curve: Curve, *, times: float, slower: float) -> Finding | None:
     )  # fmt: skip
 
 
-def not_learning(curve: Curve, *, share: float, known: float, steady: float) -> Finding | None:
+def not_learning(curve: Curve, *, share: Share, known: Share, steady: Share) -> Finding | None:
     """Whether the training loss ever got better than that of knowing nothing, or, where that is unknown, moved at all."""
     _, values = curve.finite(curve.main)
     if not curve.ended or len(values) < (3 if curve.informed else 5) or values.min() < 0:
@@ -208,7 +211,7 @@ def not_learning(curve: Curve, *, share: float, known: float, steady: float) -> 
     )  # fmt: skip
 
 
-def unstable(curve: Curve, *, share: float, least: int, often: float) -> Finding | None:
+def unstable(curve: Curve, *, share: Share, least: Count, often: Share) -> Finding | None:
     """Whether the training loss leaps up again and again; one bump that heals (another optimiser, a restart) is none."""
     key = next((key for key in ("fit/loss", "train/loss", "val/loss") if len(curve.finite(key)[1])), curve.main)
     at, values = curve.finite(key)
@@ -227,7 +230,7 @@ def unstable(curve: Curve, *, share: float, least: int, often: float) -> Finding
     )  # fmt: skip
 
 
-def overfit(curve: Curve, *, sigmas: float, least: float, grave: float) -> Finding | None:
+def overfit(curve: Curve, *, sigmas: NonNegative, least: NonNegative, grave: NonNegative) -> Finding | None:
     """Whether validation loss rises from its minimum by more than its own noise; a gap to training is no overfitting."""
     at, values = curve.finite("val/loss")
     if not curve.ended or len(values) < 5:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 
 from plumbline.checks.core import Finding
 from plumbline.checks.view import View
+from plumbline.ranges import Count, NonNegative, Range, Share
 
 MOST_NAMED = 10  # features listed in a finding
 
@@ -46,7 +48,9 @@ def constant_features(view: View) -> Finding:
     return Finding("ok", "no feature is constant", evidence)
 
 
-def scale(view: View, *, low: float, high: float, far: float, apart: float, gross: float) -> Finding:
+def scale(
+    view: View, *, low: NonNegative, high: NonNegative, far: NonNegative, apart: NonNegative, gross: NonNegative
+) -> Finding:
     """Mean and standard deviation of the inputs where the network meets them; of tables, column by column, too."""
     sums = view.sums["train"]
     mean, std = sums.mean.mean().item(), (sums.std.square() + (sums.mean - sums.mean.mean()) ** 2).mean().sqrt().item()
@@ -74,7 +78,7 @@ def scale(view: View, *, low: float, high: float, far: float, apart: float, gros
     return Finding("ok", said, evidence)
 
 
-def correlated(view: View, *, above: float) -> Finding | None:
+def correlated(view: View, *, above: Share) -> Finding | None:
     """Pairs of columns that say nearly the same: advice only."""
     if view.images or not 2 <= view.standard[0].shape[1] <= 2000 or len(view.train) < 30:
         return None
@@ -92,7 +96,7 @@ def correlated(view: View, *, above: float) -> Finding | None:
     )
 
 
-def enlarged(view: View, *, factor: int, share: float) -> Finding | None:
+def enlarged(view: View, *, factor: Annotated[int, Range("[2, 1000]")], share: Share) -> Finding | None:
     """Whether images hold nothing that fewer pixels would not: made smaller and larger again, they are the same."""
     x = view.train.x[:64].float()
     if x.dim() != 4 or min(x.shape[2:]) < 4 * factor or not x.isfinite().all() or x.var() == 0:
@@ -115,7 +119,7 @@ def enlarged(view: View, *, factor: int, share: float) -> Finding | None:
     )  # fmt: skip
 
 
-def size(view: View, *, ratio: float, each: int) -> Finding:
+def size(view: View, *, ratio: NonNegative, each: Count) -> Finding:
     """Parameters against samples (pixels, where each has a target of its own), and samples of each class: advice only."""
     samples = len(view.data.train)
     labelled = samples * math.prod(view.spec.masks[1:])  # (masks, H, W): the masks of a pixel say one thing of it
@@ -135,7 +139,7 @@ def size(view: View, *, ratio: float, each: int) -> Finding:
     )
 
 
-def few_to_validate(view: View, *, least: int) -> Finding:
+def few_to_validate(view: View, *, least: Count) -> Finding:
     """Whether there are samples enough in validation to tell one network from another."""
     count = len(view.data.val)
     half = 1.96 * (0.9 * 0.1 / max(count, 1)) ** 0.5
@@ -150,7 +154,7 @@ def few_to_validate(view: View, *, least: int) -> Finding:
     )  # fmt: skip
 
 
-def provenance(view: View, *, nearly: float, alone: float) -> Finding | None:
+def provenance(view: View, *, nearly: NonNegative, alone: Share) -> Finding | None:
     """What was fitted on which split: as scales and selection say, and as the numbers at the network's door say."""
     fitted = {
         "the inputs": view.data.scale,
@@ -192,7 +196,7 @@ def provenance(view: View, *, nearly: float, alone: float) -> Finding | None:
     return Finding("ok", "nothing shows that validation was used to scale train")
 
 
-def order(view: View, *, least: float) -> Finding | None:
+def order(view: View, *, least: Share) -> Finding | None:
     """Whether the first batches, as the loop will meet them, mix the classes (or the numbers) as train does.
 
     1 is what chance gives, 0 a batch of one kind. The loop asks for its samples in random order; data of one's own may

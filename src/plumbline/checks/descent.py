@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,13 +15,21 @@ from plumbline.checks.core import Finding
 from plumbline.checks.trial import made_anew
 from plumbline.loop import Batch, seed_all
 from plumbline.losses import one_hot
+from plumbline.ranges import NonNegative, Range
 
 DISTANCES = {"squared": F.mse_loss, "absolute": F.l1_loss, "Huber's": F.smooth_l1_loss}
 PASSES = 4  # over one batch: a network may say something else each time
 SURE = 20.0  # an output that leaves no doubt: exp(-20) is 2e-9
 
 
-def ascent(bench: Bench, *, updates: int, movement: float, rise: float, sigmas: float) -> Finding | None:
+def ascent(
+    bench: Bench,
+    *,
+    updates: Annotated[int, Range("[1, 100000]")],
+    movement: NonNegative,
+    rise: NonNegative,
+    sigmas: NonNegative,
+) -> Finding | None:
     """Whether small steps on one batch lower its loss."""
     upside_down = prefers_wrong(bench)
     advice = ("minimise: cross-entropy is -log p",)
@@ -97,7 +106,7 @@ def prefers_wrong(bench: Bench) -> tuple[float, float] | None:
     return (good, bad) if good > bad and math.isfinite(good) else None
 
 
-def task_loss(bench: Bench, *, close: float) -> Finding | None:
+def task_loss(bench: Bench, *, close: NonNegative) -> Finding | None:
     """Whether the loss that the step returns is one that suits the task; distances between numbers do not suit classes."""
     if bench.spec.task != "classification" or bench.spec.outputs < 2:
         return None
@@ -125,7 +134,7 @@ def task_loss(bench: Bench, *, close: float) -> Finding | None:
     return Finding("ok", "the loss is none for regression", {"loss": returned})
 
 
-def loss_clipped(bench: Bench, *, factor: float) -> Finding | None:
+def loss_clipped(bench: Bench, *, factor: NonNegative) -> Finding | None:
     """Whether the loss itself is cut off: where it is, nothing is learned from the worst batches.
 
     Several batches, wrong in different ways, then cost the same; a loss with an upper end of its own (of probabilities)
@@ -158,7 +167,7 @@ def loss_clipped(bench: Bench, *, factor: float) -> Finding | None:
     )
 
 
-def loss_scale(bench: Bench, *, factor: float) -> Finding | None:
+def loss_scale(bench: Bench, *, factor: NonNegative) -> Finding | None:
     """Whether the step follows a mean: the same samples twice must not give twice the loss, or twice the gradient."""
     still, seen = bench.still, []
     for batches in (bench.first, [(torch.cat([x, x]), torch.cat([y, y])) for x, y in bench.first]):

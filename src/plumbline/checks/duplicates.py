@@ -13,6 +13,7 @@ from torch import Tensor
 from plumbline.checks.core import Finding
 from plumbline.checks.view import COMPONENTS, View, nearest, principal
 from plumbline.data.core import Split
+from plumbline.ranges import Count, NonNegative, Share
 
 MOST_NAMED = 10  # pairs listed in a finding
 MIDDLE, FAR = 5, 10  # of a sample's neighbours, nearest first: so many copies of it may be nearer than what is usual
@@ -25,7 +26,7 @@ class Pixels:
         return x.flatten(1)
 
 
-def same_sample(view: View, *, share: float) -> Finding | None:
+def same_sample(view: View, *, share: Share) -> Finding | None:
     """Whether a split yields one and the same sample again and again, whatever is asked for."""
     for name, split in (("train", view.data.train), ("val", view.data.val)):
         hashes = view.sums[name].hashes
@@ -40,7 +41,7 @@ def same_sample(view: View, *, share: float) -> Finding | None:
     return Finding("ok", "the samples differ")
 
 
-def overlap(view: View, *, share: float, times: float) -> Finding:
+def overlap(view: View, *, share: Share, times: NonNegative) -> Finding:
     """Inputs of validation that are in train, too, to the last bit."""
     train, val = hashes(view, "train"), hashes(view, "val")
     inside = np.flatnonzero(np.isin(val, train))
@@ -60,7 +61,7 @@ def overlap(view: View, *, share: float, times: float) -> Finding:
     )  # fmt: skip
 
 
-def duplicates(view: View, *, share: float, times: float) -> Finding:
+def duplicates(view: View, *, share: Share, times: NonNegative) -> Finding:
     """Inputs that a split holds more than once; whether their targets agree."""
     found = [repeated(view, name, share, times) for name in ("train", "val")]
     return max(found, key=lambda finding: ("ok", "info", "warn").index(finding.severity))  # train's, if both are alike
@@ -92,11 +93,11 @@ def near_duplicates(
     view: View,
     *,
     embedding: Callable[[Tensor], Tensor],
-    close: float,
-    share: float,
-    times: float,
-    rare: float,
-    least: int,
+    close: NonNegative,
+    share: Share,
+    times: NonNegative,
+    rare: Share,
+    least: Count,
 ) -> Finding | None:
     """Samples of validation or train that are nearly one of train: nearer than a small share of the usual distance."""
     train, val = embedding(view.train.x.nan_to_num(0, 0, 0)), embedding(view.val.x.nan_to_num(0, 0, 0))

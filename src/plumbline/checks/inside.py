@@ -6,9 +6,10 @@ import numpy as np
 
 from plumbline.checks.core import Finding
 from plumbline.checks.curve import SLOWER, Curve, level, whole
+from plumbline.ranges import NonNegative, Share
 
 
-def lr_collapsed(curve: Curve, *, below: float, before: float) -> Finding | None:
+def lr_collapsed(curve: Curve, *, below: NonNegative, before: Share) -> Finding | None:
     """Whether the learning rate fell to next to nothing long before the end."""
     at, rates = curve.finite("lr")
     if not curve.ended or len(rates) < 4 or rates.max() <= 0:
@@ -44,7 +45,7 @@ def learned(curve: Curve) -> float:
     return 1 - level(values) / curve.reference if len(values) and curve.reference else 0.0
 
 
-def updates(curve: Curve, *, small: float, large: float, learned_less: float) -> Finding | None:
+def updates(curve: Curve, *, small: NonNegative, large: NonNegative, learned_less: Share) -> Finding | None:
     """Whether an update moves the weights of a network that does not learn by next to nothing, or by far too much."""
     if not curve.ended or not (layers := by_layer(curve, "update_ratio")):
         return None
@@ -71,7 +72,7 @@ def updates(curve: Curve, *, small: float, large: float, learned_less: float) ->
     )  # fmt: skip
 
 
-def vanishing(curve: Curve, *, ratio: float) -> Finding | None:
+def vanishing(curve: Curve, *, ratio: NonNegative) -> Finding | None:
     """Whether the first layer's gradient is next to nothing beside the last one's."""
     if not curve.ended or len(layers := by_layer(curve, "grad_norm")) < 3:
         return None
@@ -91,7 +92,7 @@ def vanishing(curve: Curve, *, ratio: float) -> Finding | None:
     )  # fmt: skip
 
 
-def exploding(curve: Curve, *, times: float, learned_less: float) -> Finding | None:
+def exploding(curve: Curve, *, times: NonNegative, learned_less: Share) -> Finding | None:
     """Whether the gradient grows and grows, in a network that does not learn."""
     at, norms = curve.finite("fit/grad_norm")
     if not curve.ended or len(norms) < 6:

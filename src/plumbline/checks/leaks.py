@@ -10,6 +10,7 @@ from plumbline.checks.data import feature
 from plumbline.checks.kernel import Kernel
 from plumbline.checks.targets import class_name
 from plumbline.checks.view import View
+from plumbline.ranges import Share
 
 MOST = 1000  # samples looked at: a leak shows in fewer
 PAIRS = 100_000  # of a feature and a column of the targets: a second
@@ -17,7 +18,7 @@ CHUNK = 2**22  # numbers sorted at a time
 MOST_NAMED = 5  # features listed in a finding
 
 
-def leak(view: View, *, classes: float, numbers: float, pure: float) -> Finding | None:
+def leak(view: View, *, classes: Share, numbers: Share, pure: Share) -> Finding | None:
     """Whether one feature alone tells the target: samples that are neighbours in it then have the same.
 
     For numbers, Chatterjee's coefficient (2021): 1 where the target is a function of the feature, 0 where they are
@@ -55,7 +56,7 @@ def leak(view: View, *, classes: float, numbers: float, pure: float) -> Finding 
     return Finding("ok", f"no feature alone tells the target; {feature(view, best)} tells most ({top:.2f})", evidence)
 
 
-def border(view: View, *, share: float, kept: float, behind: float) -> Finding | None:
+def border(view: View, *, share: Share, kept: Share, behind: Share) -> Finding | None:
     """Whether the frame of an image tells as much as the whole: then a mark or a background is what would be learned."""
     if not (view.images and view.classes) or len(view.train) < 100 or min(view.train.x.shape[2:]) < 6:
         return None

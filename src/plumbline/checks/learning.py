@@ -12,11 +12,14 @@ from plumbline.checks.core import Finding
 from plumbline.checks.kernel import Kernel, few_features, ridge, told
 from plumbline.checks.leaks import MOST, alone
 from plumbline.checks.view import View
+from plumbline.ranges import Count, NonNegative, Share
 
 MOST_NAMED = 20  # samples listed in a finding
 
 
-def unlearnable(view: View, *, least: int, enough: float, none: float, hardly: float, beside: float) -> Finding | None:
+def unlearnable(
+    view: View, *, least: Count, enough: NonNegative, none: NonNegative, hardly: Share, beside: Share
+) -> Finding | None:
     """Whether quick learners tell the labels of held-out train samples from their inputs: at all, and better than those of
     the samples that are stored before or after them."""
     if len(view.train) < least or not _varies(view):
@@ -54,7 +57,7 @@ def unlearnable(view: View, *, least: int, enough: float, none: float, hardly: f
 
 
 def cross_labels(
-    view: View, *, least: int, sure: float, learned: float, kept: float, lost: float, renamed: float
+    view: View, *, least: Count, sure: NonNegative, learned: Share, kept: Share, lost: Share, renamed: Share
 ) -> Finding | None:
     """Whether what is learned from train holds for validation, class by class."""
     if min(len(view.train), len(view.val)) < least or not _varies(view):
@@ -97,14 +100,14 @@ def cross_labels(
 def label_errors(
     view: View,
     *,
-    least: int,
-    surest: float,
-    floor: float,
-    right: float,
-    learned: float,
-    gap: float,
-    sure: float,
-    numbers: float,
+    least: Count,
+    surest: Share,
+    floor: Share,
+    right: Share,
+    learned: Share,
+    gap: NonNegative,
+    sure: NonNegative,
+    numbers: NonNegative,
 ) -> Finding | None:
     """Labels of train that the inputs contradict, by confident learning (Northcutt, Jiang and Chuang 2021).
 

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import Finding
 from plumbline.checks.outputs import evaluating, spread
+from plumbline.ranges import Share
 from plumbline.regularisers.layers import weight_layers
 
 SAMPLES = 128
@@ -21,7 +22,7 @@ FEW = 16  # samples that go through two layers, some of them again where the bat
 FAR = 3.0  # standard deviations of what is put between two layers: there every activation bends
 
 
-def linear(bench: Bench, *, share: float) -> Finding | None:
+def linear(bench: Bench, *, share: Share) -> Finding | None:
     """Whether the network is one linear map, f(.3 a + .7 b) = .3 f(a) + .7 f(b) near and far, or two of its layers are."""
     few = bench.x[torch.arange(FEW) % len(bench.x)]
     with evaluating(bench.awake) as model:

@@ -14,6 +14,7 @@ from plumbline.checks.outputs import wants_probabilities
 from plumbline.checks.trial import elsewhere
 from plumbline.loop import predict
 from plumbline.losses import one_hot
+from plumbline.ranges import NonNegative, Share
 
 MOST_CLASSES = 1000
 
@@ -30,7 +31,7 @@ def made_up(bench: Bench, samples: int) -> tuple[Tensor, Tensor]:
     return outputs.to(bench.where), y.to(bench.where)
 
 
-def class_ignored(bench: Bench, *, share: float) -> Finding | None:
+def class_ignored(bench: Bench, *, share: Share) -> Finding | None:
     """Whether the loss pulls at the samples of every class: rare classes may be weighed up, none weighed away."""
     spec, loss = bench.spec, bench.network.training.loss
     if spec.task != "classification" or not 2 <= spec.outputs <= MOST_CLASSES:
@@ -61,7 +62,7 @@ def class_ignored(bench: Bench, *, share: float) -> Finding | None:
     )  # fmt: skip
 
 
-def shape_broadcast(bench: Bench, *, share: float, most: float) -> Finding | None:
+def shape_broadcast(bench: Bench, *, share: Share, most: Share) -> Finding | None:
     """Whether the loss compares each output with its own target: with shuffled targets it must be another number.
 
     It is asked of random outputs and of right ones: of those, a loss that is cut off above still tells.
@@ -105,7 +106,7 @@ def paired(loss: Callable[..., Tensor], outputs: Tensor, y: Tensor, classes: int
     return value, change, sum(other == value for other in others) / len(others)
 
 
-def loss_scale(bench: Bench, *, factor: float) -> Finding | None:
+def loss_scale(bench: Bench, *, factor: NonNegative) -> Finding | None:
     """Whether the loss is a mean: the same samples twice must not cost twice as much."""
     loss = bench.network.training.loss
     outputs, y = made_up(bench, 32)
@@ -125,7 +126,7 @@ def loss_scale(bench: Bench, *, factor: float) -> Finding | None:
     )
 
 
-def first_loss(bench: Bench, *, within: float) -> Finding | None:
+def first_loss(bench: Bench, *, within: NonNegative) -> Finding | None:
     """The loss before the first update against that of an uninformed output: ln C, or the entropy of the classes."""
     copy, train = bench.network, bench.data.train
     loss, known = copy.training.loss, bench.prior.to(bench.where)

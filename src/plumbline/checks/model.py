@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import Finding
 from plumbline.checks.outputs import spread
+from plumbline.ranges import Count, NonNegative, Share
 from plumbline.regularisers.layers import kernels, weight_layers
 
 
@@ -83,7 +84,7 @@ def alike(values: Tensor) -> bool:
     return bool((values - values[:1]).abs().max() <= 1e-6 * values.abs().max())
 
 
-def dead_units(bench: Bench, *, share: float) -> Finding | None:
+def dead_units(bench: Bench, *, share: Share) -> Finding | None:
     """How many units of a layer no gradient passes, for any sample of a batch."""
     layers = [layer for layer in bench.signals.layers if layer.gradient is not None]
     if not layers or not bench.signals.attached or bench.signals.unreached:
@@ -102,7 +103,7 @@ def dead_units(bench: Bench, *, share: float) -> Finding | None:
     )
 
 
-def saturated(bench: Bench, *, share: float) -> Finding | None:
+def saturated(bench: Bench, *, share: Share) -> Finding | None:
     """How much of what goes into a bounded activation lies where it is flat."""
     found = bench.signals.saturated
     if not found:
@@ -120,7 +121,7 @@ def saturated(bench: Bench, *, share: float) -> Finding | None:
     )
 
 
-def activation_scale(bench: Bench, *, low: float, high: float) -> Finding | None:
+def activation_scale(bench: Bench, *, low: NonNegative, high: NonNegative) -> Finding | None:
     """Whether each layer's outputs have a size that the next can use."""
     sizes = {layer.name or "network": layer.size for layer in bench.signals.layers}
     if not sizes:
@@ -142,7 +143,7 @@ def activation_scale(bench: Bench, *, low: float, high: float) -> Finding | None
     )
 
 
-def gradient_ratio(bench: Bench, *, ratio: float) -> Finding | None:
+def gradient_ratio(bench: Bench, *, ratio: NonNegative) -> Finding | None:
     """How the gradient changes from the last layer to the first."""
     layers = [layer for layer in bench.signals.layers if layer.gradient > 0]
     if len(layers) < 3 or len(layers) < len(bench.signals.layers) / 2:
@@ -166,7 +167,7 @@ def gradient_ratio(bench: Bench, *, ratio: float) -> Finding | None:
 
 
 @torch.no_grad()
-def batch_norm_too_small(bench: Bench, *, least: int) -> Finding | None:
+def batch_norm_too_small(bench: Bench, *, least: Count) -> Finding | None:
     """Whether the network normalises by the batch, and the batch is too small to know its mean."""
     size = bench.cfg.batch_size
     if size >= least:
@@ -196,7 +197,7 @@ def batch_norm_too_small(bench: Bench, *, least: int) -> Finding | None:
 
 
 @torch.no_grad()
-def dropout_too_high(bench: Bench, *, rate: float) -> Finding | None:
+def dropout_too_high(bench: Bench, *, rate: Share) -> Finding | None:
     """How much of what enters a layer is dropped in training: what is zero there, and not in evaluation."""
     copy = bench.noisy
     layers = {layer: name for name, layer in weight_layers(copy.model).items()}

@@ -10,12 +10,13 @@ from torch import Tensor
 from plumbline.checks.core import Finding
 from plumbline.checks.duplicates import MOST_NAMED, Neighbourhood
 from plumbline.checks.view import View
+from plumbline.ranges import Count, NonNegative, Share
 
 LARGE = 16  # pixels: from this side on, images may have been moved by two pixels, smaller ones by one
 FLAT = 0.05  # of the usual contrast: an image with less is blank, and like any other blank one
 
 
-def moved_copies(view: View, *, close: float, share: float, times: float, least: int) -> Finding | None:
+def moved_copies(view: View, *, close: NonNegative, share: Share, times: NonNegative, least: Count) -> Finding | None:
     """Whether images of validation are nearly images of train that were augmented before the split.
 
     Each image is compared without its frame and with its own mean and contrast taken out, as it is and after each of

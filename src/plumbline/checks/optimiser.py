@@ -8,9 +8,10 @@ import torch
 
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import Finding
+from plumbline.ranges import Count, NonNegative, Share
 
 
-def few_updates(bench: Bench, *, least: int) -> Finding | None:
+def few_updates(bench: Bench, *, least: Count) -> Finding | None:
     """Whether a run of several epochs makes so few updates that nothing can come of it."""
     epochs, updates = bench.cfg.epochs, bench.updates(bench.cfg.epochs)
     if epochs < 2:
@@ -26,7 +27,7 @@ def few_updates(bench: Bench, *, least: int) -> Finding | None:
     )  # fmt: skip
 
 
-def momentum(bench: Bench, *, usual: float, share: float) -> Finding | None:
+def momentum(bench: Bench, *, usual: Share, share: Share) -> Finding | None:
     """Whether the momentum remembers more than the run is long: 1 / (1 - momentum) updates."""
     groups = bench.network.optimiser.param_groups
     found = max(float(group.get("momentum", group.get("betas", (0.0,))[0])) for group in groups)
@@ -43,7 +44,7 @@ def momentum(bench: Bench, *, usual: float, share: float) -> Finding | None:
     )  # fmt: skip
 
 
-def eps(bench: Bench, *, times: float) -> Finding | None:
+def eps(bench: Bench, *, times: NonNegative) -> Finding | None:
     """Whether what keeps an adaptive step from dividing by zero is larger than what it divides by."""
     optimiser, found = bench.trial.copy.optimiser, []
     for group in optimiser.param_groups:
@@ -70,7 +71,7 @@ def eps(bench: Bench, *, times: float) -> Finding | None:
     )  # fmt: skip
 
 
-def average(bench: Bench, *, left: float) -> Finding | None:
+def average(bench: Bench, *, left: Share) -> Finding | None:
     """Whether averaged weights forget where they began: ema to the power of the updates is what is left of it."""
     decay = bench.cfg.ema
     if decay is None:
@@ -91,7 +92,7 @@ def average(bench: Bench, *, left: float) -> Finding | None:
     )  # fmt: skip
 
 
-def update_ratio(bench: Bench, *, reach: float) -> Finding | None:
+def update_ratio(bench: Bench, *, reach: NonNegative) -> Finding | None:
     """How far the weights can get in the whole run, at the planned rates, as a share of their size.
 
     A run of no epochs is the gate before a long one: it is judged as if it were long.

@@ -8,11 +8,12 @@ from torch import Tensor
 from plumbline.checks.core import Finding
 from plumbline.checks.data import feature
 from plumbline.checks.view import View, flattened
+from plumbline.ranges import NonNegative, Share
 
 MOST_NAMED = 20  # samples listed in a finding, and shown in the report
 
 
-def outliers(view: View, *, far: float, share: float, blank: float, noise: float) -> Finding | None:
+def outliers(view: View, *, far: NonNegative, share: Share, blank: Share, noise: Share) -> Finding | None:
     """The oddest samples of train; a note where images are as good as blank, or a few samples stand far out.
 
     First what is blank or like noise, which may lie near honest dark or grey images, then by the distance to neighbours.

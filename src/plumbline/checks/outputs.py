@@ -14,6 +14,7 @@ from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
 from plumbline.loop import seed_all
 from plumbline.losses import one_hot
+from plumbline.ranges import NonNegative, Share
 from plumbline.regularisers.layers import weight_layers
 
 
@@ -105,7 +106,7 @@ def probabilities(bench: Bench) -> Finding | None:
     return Finding("ok", "the outputs are raw: no probabilities yet")
 
 
-def output_activation(bench: Bench, *, floor: float, beyond: float) -> Finding | None:
+def output_activation(bench: Bench, *, floor: NonNegative, beyond: NonNegative) -> Finding | None:
     """Whether something after the last layer keeps the outputs from going where the loss wants them."""
     sizes = (1.0, 10.0, 1000.0)
     tail = after_last_layer(bench, sizes)
@@ -147,7 +148,7 @@ def output_activation(bench: Bench, *, floor: float, beyond: float) -> Finding |
     )
 
 
-def dropout_on_outputs(bench: Bench, *, share: float) -> Finding | None:
+def dropout_on_outputs(bench: Bench, *, share: Share) -> Finding | None:
     """Whether training sets outputs to zero at random: a dropout after the last layer."""
     copy, passes = bench.noisy, []
     for seed in (1, 2):
@@ -166,7 +167,7 @@ def dropout_on_outputs(bench: Bench, *, share: float) -> Finding | None:
     )
 
 
-def batch_mixing(bench: Bench, *, share: float) -> Finding | None:
+def batch_mixing(bench: Bench, *, share: Share) -> Finding | None:
     """Whether the output of a sample depends on the others of its batch, in evaluation."""
     x = bench.x[:16].clone()
     if len(x) < 4:
@@ -201,7 +202,7 @@ def batch_mixing(bench: Bench, *, share: float) -> Finding | None:
     )
 
 
-def nondeterministic(bench: Bench, *, share: float) -> Finding | None:
+def nondeterministic(bench: Bench, *, share: Share) -> Finding | None:
     """Whether evaluation gives one answer: two passes that differ in nothing but the random state."""
     copy = bench.network
     before = [buffer.clone() for buffer in copy.model.buffers()]
@@ -234,7 +235,7 @@ def nondeterministic(bench: Bench, *, share: float) -> Finding | None:
     )
 
 
-def constant_output(bench: Bench, *, share: float) -> Finding | None:
+def constant_output(bench: Bench, *, share: Share) -> Finding | None:
     """Whether the outputs depend on the inputs at all, zero starts set aside, with the norms as they train."""
     outputs = bench.awake.outputs(bench.first)
     if len(bench.x) < 2 or torch.equal(bench.x, bench.x[:1].expand_as(bench.x)) or not outputs.isfinite().all():

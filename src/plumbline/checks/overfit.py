@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
@@ -12,6 +13,7 @@ from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
 from plumbline.loop import Batch, Diverged
 from plumbline.losses import Loss, one_hot
+from plumbline.ranges import Items, Positive, Range, Share
 
 EVERY = 5  # updates between two looks
 
@@ -83,7 +85,14 @@ def scored(bench: Bench, copy: Copy, batches: list[Batch]) -> tuple[float, float
 
 
 def overfit(
-    bench: Bench, *, samples: int, updates: int, seconds: float, enough: float, way: float, rates: list[float]
+    bench: Bench,
+    *,
+    samples: Annotated[int, Range("[1, 10000000]")],
+    updates: Annotated[int, Range("[1, 100000]")],
+    seconds: Positive,
+    enough: Share,
+    way: Share,
+    rates: Annotated[list[Positive], Items(least=1)],
 ) -> Finding | None:
     """Learn a few samples by heart: at the planned rate, then at others, so that the rate is not what is judged.
 

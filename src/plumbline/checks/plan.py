@@ -7,9 +7,10 @@ from typing import Any
 
 from plumbline.changes import SEED, in_short, since_then, told
 from plumbline.checks.core import Finding
+from plumbline.ranges import Index
 
 
-def one_change(run: dict[str, Any], *, most: int) -> Finding | None:
+def one_change(run: dict[str, Any], *, most: Index) -> Finding | None:
     """Whether a run changes one thing of the run before it, which is the nearest of the same data, or the one it names.
 
     run: run.json. The nearest may not be the one that was meant, so then it is a note; of a named one it is a warning.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
 from plumbline.loop import Diverged
+from plumbline.ranges import NonNegative, Positive, Range, Share
 
 SMOOTH = 0.8  # of the running mean of the losses: single batches are noise
 SMITH = "S2: the highest rate that still lowers the loss, from a range test (Smith 2017)"
@@ -81,16 +83,16 @@ def sweep(bench: Bench, seed: int, updates: int, low: float, high: float, burst:
 def rate_range(
     bench: Bench,
     *,
-    updates: int,
-    low: float,
-    high: float,
-    seeds: int,
-    seconds: float,
-    fall: float,
-    back: float,
-    burst: float,
-    above: float,
-    below: float,
+    updates: Annotated[int, Range("[1, 100000]")],
+    low: Positive,
+    high: Positive,
+    seeds: Annotated[int, Range("[1, 1000]")],
+    seconds: Positive,
+    fall: NonNegative,
+    back: NonNegative,
+    burst: NonNegative,
+    above: NonNegative,
+    below: NonNegative,
 ) -> Finding | None:
     """The range test and its verdict on the configured rate."""
     if (word := bench.left_out(seeds * updates // 4)) is not None:
@@ -148,7 +150,15 @@ def rate_range(
     )
 
 
-def ladder(bench: Bench, *, updates: int, low: float, high: float, seconds: float, above: float) -> Finding | None:
+def ladder(
+    bench: Bench,
+    *,
+    updates: Annotated[int, Range("[1, 100000]")],
+    low: Positive,
+    high: Positive,
+    seconds: Positive,
+    above: NonNegative,
+) -> Finding | None:
     """Some updates at each of the rates low, ten times low, …: the best is reported, not the last that converges."""
     if (word := bench.left_out(5 * round(math.log10(high / low)))) is not None:
         return word
@@ -197,7 +207,7 @@ def climb(copy: Copy, bench: Bench, multiplier: float, updates: int) -> float | 
     return statistics.fmean(last) if all(map(math.isfinite, losses)) else None
 
 
-def clip(bench: Bench, *, updates: int, share: float) -> Finding | None:
+def clip(bench: Bench, *, updates: Annotated[int, Range("[1, 100000]")], share: Share) -> Finding | None:
     """How large the gradient is before it is clipped: its 90th percentile is where clipping begins to be a remedy."""
     if (word := bench.left_out(2 * updates)) is not None:
         return word

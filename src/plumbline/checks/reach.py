@@ -8,6 +8,7 @@ from plumbline.checks.bench import Bench
 from plumbline.checks.core import Finding
 from plumbline.checks.model import listed
 from plumbline.checks.outputs import evaluating
+from plumbline.ranges import Share
 
 
 def detached(bench: Bench) -> Finding | None:
@@ -61,7 +62,7 @@ def matters(bench: Bench, name: str) -> bool:
     return not torch.equal(before, after)
 
 
-def inputs_unused(bench: Bench, *, share: float) -> Finding | None:
+def inputs_unused(bench: Bench, *, share: Share) -> Finding | None:
     """Whether the outputs depend on all that the inputs say, or on a part of it.
 
     What gets no gradient is put to the test: other values there must change nothing at all. (A table's categories get

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from plumbline.checks.core import Finding
 from plumbline.checks.margin import ZERO_INPUT, margin
 from plumbline.config import MAXIMISE
 from plumbline.data.core import Data
+from plumbline.ranges import NonNegative, Range, Share
 
 UNSKILLED = (*tasks.BASELINE.values(), ZERO_INPUT)  # baselines that see no input
 
@@ -103,7 +104,7 @@ class Result:
         return f"; R² {self.run['best']['val/r2']:.2f} against {self.measured[name]['val/r2']:.2f}"
 
 
-def metrics_disagree(result: Result, *, within: float) -> Finding:
+def metrics_disagree(result: Result, *, within: NonNegative) -> Finding:
     """Whether the best weights give again, on the same data, what was noted of them while training."""
     spec, scale = result.data.spec, result.data.target_scale
     again = {"loss": result.losses.mean().item(), **tasks.score(spec, result.outputs, result.targets, scale)}
@@ -130,7 +131,9 @@ def metrics_disagree(result: Result, *, within: float) -> Finding:
     )  # fmt: skip
 
 
-def hides_class(result: Result, *, rare: float, recall: float, samples: int) -> Finding | None:
+def hides_class(
+    result: Result, *, rare: Share, recall: Share, samples: Annotated[int, Range("[1, 10000000]")]
+) -> Finding | None:
     """Whether an accuracy hides a class that is hardly ever found."""
     if not result.classes or result.metric != "val/accuracy":
         return None  # balanced accuracy and F1 do not hide it
@@ -159,7 +162,7 @@ def hides_class(result: Result, *, rare: float, recall: float, samples: int) -> 
     )  # fmt: skip
 
 
-def constant_prediction(result: Result, *, share: float, spread: float) -> Finding:
+def constant_prediction(result: Result, *, share: Share, spread: NonNegative) -> Finding:
     """Whether the network says the same of everything."""
     if result.classes:
         guess, true = result.guesses
@@ -188,7 +191,7 @@ def constant_prediction(result: Result, *, share: float, spread: float) -> Findi
     )  # fmt: skip
 
 
-def baseline(result: Result, *, far: float, worse: float) -> Finding | None:
+def baseline(result: Result, *, far: NonNegative, worse: NonNegative) -> Finding | None:
     """Whether the network beats the simplest baseline and the strongest, by the paired bootstrap's 95 % interval."""
     found = margin(result.run)
     if found is None:
@@ -225,7 +228,7 @@ def baseline(result: Result, *, far: float, worse: float) -> Finding | None:
     )  # fmt: skip
 
 
-def no_better_than_zero_input(result: Result, *, sigmas: float) -> Finding | None:
+def no_better_than_zero_input(result: Result, *, sigmas: NonNegative) -> Finding | None:
     """Whether the network does better with its inputs than the same network with zeros in their place."""
     found = [value for name, value in result.baselines if name == ZERO_INPUT]
     if not found:
@@ -242,7 +245,7 @@ def no_better_than_zero_input(result: Result, *, sigmas: float) -> Finding | Non
     )  # fmt: skip
 
 
-def val_above_train(result: Result, *, sigmas: float) -> Finding | None:
+def val_above_train(result: Result, *, sigmas: NonNegative) -> Finding | None:
     """Whether validation does better than train by more than chance, both measured in evaluation mode."""
     if result.data.spec.task == "segmentation":
         return None
@@ -273,7 +276,9 @@ def val_above_train(result: Result, *, sigmas: float) -> Finding | None:
     )  # fmt: skip
 
 
-def too_good(result: Result, *, error: float, samples: int, times: float) -> Finding | None:
+def too_good(
+    result: Result, *, error: Share, samples: Annotated[int, Range("[1, 10000000]")], times: NonNegative
+) -> Finding | None:
     """Whether the result is all but perfect where everything else is far from it."""
     if result.metric == "val/loss" or len(result.targets) < samples:
         return None
@@ -300,7 +305,7 @@ def too_good(result: Result, *, error: float, samples: int, times: float) -> Fin
     )  # fmt: skip
 
 
-def calibration(result: Result, *, sigmas: float, least: float) -> Finding | None:
+def calibration(result: Result, *, sigmas: NonNegative, least: Share) -> Finding | None:
     """Whether the network is surer, or less sure, than it is right."""
     if not result.classes:
         return None

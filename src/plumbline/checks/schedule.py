@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from plumbline.checks.bench import Bench
 from plumbline.checks.core import Finding
+from plumbline.ranges import Share
 
 POINTS = 400  # at which the plan is looked at
 
@@ -14,7 +15,7 @@ def plan(bench: Bench) -> list[float]:
     return [schedule(k / POINTS, []) for k in range(POINTS + 1)]
 
 
-def collapses(bench: Bench, *, share: float, before: float) -> Finding:
+def collapses(bench: Bench, *, share: Share, before: Share) -> Finding:
     """Whether the rate is next to nothing long before the run ends."""
     rates = plan(bench)
     peak = max(rates)
@@ -35,7 +36,7 @@ def collapses(bench: Bench, *, share: float, before: float) -> Finding:
     )  # fmt: skip
 
 
-def warm_up(bench: Bench, *, by: float, share: float) -> Finding:
+def warm_up(bench: Bench, *, by: Share, share: Share) -> Finding:
     """Whether the rate comes up in time."""
     rates = plan(bench)
     peak = max(rates)

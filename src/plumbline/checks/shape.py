@@ -7,9 +7,10 @@ import numpy as np
 from plumbline.checks.core import Finding
 from plumbline.checks.curve import FASTER, Curve, level, noise, whole
 from plumbline.config import MAXIMISE
+from plumbline.ranges import NonNegative, Share
 
 
-def underfit(curve: Curve, *, share: float, gap: float) -> Finding | None:
+def underfit(curve: Curve, *, share: Share, gap: NonNegative) -> Finding | None:
     """Whether training itself stays poor while validation keeps up with it."""
     train, val = curve.finite(curve.main)[1], curve.finite("val/loss")[1]
     if not curve.ended or curve.main == "val/loss" or min(len(train), len(val)) < 5 or not curve.reference:
@@ -27,7 +28,7 @@ def underfit(curve: Curve, *, share: float, gap: float) -> Finding | None:
     )  # fmt: skip
 
 
-def plateau(curve: Curve, *, share: float, stretch: float, left: float) -> Finding | None:
+def plateau(curve: Curve, *, share: Share, stretch: Share, left: Share) -> Finding | None:
     """The longest stretch over which the training loss all but stood still, above where it could be: not where it is done."""
     at, values = curve.finite(curve.main)
     if not curve.ended or len(values) < 8 or values.min() < 0 or not curve.reference:
@@ -58,7 +59,7 @@ def flat_from(values: np.ndarray, begin: int, most: float) -> int:
     return int(leaves[0]) - 1 if len(leaves) else len(values) - begin - 1
 
 
-def drops(curve: Curve, *, factor: float, gain: float) -> Finding | None:
+def drops(curve: Curve, *, factor: NonNegative, gain: NonNegative) -> Finding | None:
     """What each fall of the rate at one blow brought: a plateau, then a drop of the loss; or it fell anyway; or nothing."""
     rates, losses = (dict(zip(*curve.finite(key), strict=True)) for key in ("lr", curve.main))
     at = np.array([place for place in rates if place in losses])
@@ -90,7 +91,7 @@ def drops(curve: Curve, *, factor: float, gain: float) -> Finding | None:
     )  # fmt: skip
 
 
-def early_best(curve: Curve, *, share: float) -> Finding | None:
+def early_best(curve: Curve, *, share: Share) -> Finding | None:
     """Whether the best came so early that most of the training was for nothing."""
     found = curve.best()
     if not curve.ended or found is None or found[1] < 10:
@@ -114,7 +115,7 @@ def early_best(curve: Curve, *, share: float) -> Finding | None:
     )  # fmt: skip
 
 
-def improving(curve: Curve, *, share: float) -> Finding | None:
+def improving(curve: Curve, *, share: Share) -> Finding | None:
     """Whether the best epoch came so late that more of them would have helped."""
     found = curve.best()
     if not curve.ended or found is None or found[1] < 4:
@@ -129,7 +130,7 @@ def improving(curve: Curve, *, share: float) -> Finding | None:
     )  # fmt: skip
 
 
-def gap(curve: Curve, *, share: float) -> Finding | None:
+def gap(curve: Curve, *, share: Share) -> Finding | None:
     """Whether validation stays well above training; where it does not rise, that is no over-fitting."""
     train, val = curve.finite(curve.main)[1], curve.finite("val/loss")[1]
     if not curve.ended or curve.main == "val/loss" or min(len(train), len(val)) < 4:
@@ -146,7 +147,7 @@ def gap(curve: Curve, *, share: float) -> Finding | None:
     )  # fmt: skip
 
 
-def jitter(curve: Curve, *, share: float) -> Finding | None:
+def jitter(curve: Curve, *, share: Share) -> Finding | None:
     """Whether the training loss still shakes late, as at a rate that never came down."""
     at, values = curve.finite(curve.main)
     if not curve.ended or len(values) < 10 or values.min() < 0 or not curve.reference:
@@ -164,7 +165,7 @@ def jitter(curve: Curve, *, share: float) -> Finding | None:
     )  # fmt: skip
 
 
-def saturated(curve: Curve, *, within: float, fell: float, sigmas: float) -> Finding | None:
+def saturated(curve: Curve, *, within: NonNegative, fell: NonNegative, sigmas: NonNegative) -> Finding | None:
     """Whether the score stands still while the loss falls on: the network only grows surer of itself."""
     if not curve.ended or curve.direction != MAXIMISE:
         return None
@@ -185,7 +186,7 @@ def saturated(curve: Curve, *, within: float, fell: float, sigmas: float) -> Fin
     )  # fmt: skip
 
 
-def train_mode(curve: Curve, *, share: float) -> Finding | None:
+def train_mode(curve: Curve, *, share: Share) -> Finding | None:
     """Whether a log's training loss stays above validation: then it was measured with dropout, or while still learning."""
     fit, val = curve.series("fit/loss"), curve.series("val/loss")
     if not curve.ended or len(curve.finite("train/loss")[1]):

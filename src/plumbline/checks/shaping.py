@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -10,10 +11,17 @@ from torch import Tensor
 from plumbline.checks.bench import Bench, Copy
 from plumbline.checks.core import Finding
 from plumbline.loop import Diverged, Training, seed_all
+from plumbline.ranges import NonNegative, Range, Share
 from plumbline.regularisers import ElasticNet
 
 
-def destroys(bench: Bench, *, samples: int, neighbours: int, share: float) -> Finding | None:
+def destroys(
+    bench: Bench,
+    *,
+    samples: Annotated[int, Range("[1, 10000000]")],
+    neighbours: Annotated[int, Range("[1, 1000]")],
+    share: Share,
+) -> Finding | None:
     """How much nearest neighbours among augmented samples of train still know of validation, plain or augmented alike."""
     training, data = bench.noisy.training, bench.data
     if not training.augmentations and not training.regularisers:
@@ -59,7 +67,7 @@ def augmented(training: Training, x: Tensor, y: Tensor, batch_size: int) -> Tens
     return torch.cat(parts)
 
 
-def labels(bench: Bench, *, least: float) -> Finding | None:
+def labels(bench: Bench, *, least: NonNegative) -> Finding | None:
     """How much the softened labels still say of the class: ln C less their mean entropy."""
     spec, training = bench.spec, bench.noisy.training
     if spec.task != "classification" or spec.outputs < 2:
@@ -104,7 +112,7 @@ def known(x: Tensor, y: Tensor, there: Tensor, wanted: Tensor, neighbours: int) 
     return float((y[near].mode(1).values == wanted).float().mean())
 
 
-def ratio(bench: Bench, *, most: float) -> Finding | None:
+def ratio(bench: Bench, *, most: NonNegative) -> Finding | None:
     """How large the penalties are beside the loss of the data: those of regularisers and a coupled weight decay."""
     copy = bench.network
     try:

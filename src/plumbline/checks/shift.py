@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,12 +12,15 @@ from torch import Tensor
 from plumbline.checks.core import Finding
 from plumbline.checks.kernel import Kernel
 from plumbline.checks.view import COMPONENTS, View, principal
+from plumbline.ranges import NonNegative, Range
 
 MOST = 300  # samples of each split that the classifier sees: its cost grows with the cube
 FOLDS = 4
 
 
-def shift(view: View, *, apart: float, times: float, auc: float, sigmas: float) -> Finding | None:
+def shift(
+    view: View, *, apart: NonNegative, times: NonNegative, auc: Annotated[float, Range("[0.5, 1]")], sigmas: NonNegative
+) -> Finding | None:
     """Means and spreads of the inputs and targets of both splits, and a classifier that tries to tell the splits apart.
 
     Its area under the curve is .5 where they are of one kind (Lopez-Paz and Oquab 2017, classifier two-sample tests).

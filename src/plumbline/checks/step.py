@@ -12,6 +12,7 @@ from plumbline.checks.model import listed
 from plumbline.checks.outputs import spread
 from plumbline.checks.trial import elsewhere, made_anew
 from plumbline.loop import Diverged, seed_all
+from plumbline.ranges import NonNegative, Share
 
 ZERO_GRAD = "S2: zero_grad, backward, step, in this order"
 
@@ -120,7 +121,7 @@ def batches_ignored(bench: Bench) -> Finding | None:
     return Finding("ok", f"a step uses the {samples} samples that it is given", evidence)
 
 
-def targets_paired(bench: Bench, *, share: float) -> Finding | None:
+def targets_paired(bench: Bench, *, share: Share) -> Finding | None:
     """Whether the step compares each output with its own target: shuffled targets must give another loss."""
     still, given = bench.still, bench.first
     if len(given[0][1]) < 4:
@@ -228,7 +229,7 @@ def reseeds(bench: Bench) -> Finding | None:
     )
 
 
-def grad_accumulates(bench: Bench, *, growth: float) -> Finding | None:
+def grad_accumulates(bench: Bench, *, growth: NonNegative) -> Finding | None:
     """Whether the gradient of a step is that step's alone: at a rate of zero, the same batch must give the same."""
     if (word := bench.left_out(4)) is not None:
         return word

@@ -8,6 +8,7 @@ import torch
 
 from plumbline.checks.core import Finding
 from plumbline.checks.view import View
+from plumbline.ranges import NonNegative, Share
 
 BALANCED = ("val/balanced_accuracy", "val/f1")  # objectives that a rare class counts in
 MOST_NAMED = 10  # classes listed in a finding
@@ -41,7 +42,9 @@ def constant_target(view: View) -> Finding:
     return Finding("ok", "the targets differ")
 
 
-def target_scale(view: View, *, far: float, high: float, low: float, gross: float) -> Finding | None:
+def target_scale(
+    view: View, *, far: NonNegative, high: NonNegative, low: NonNegative, gross: NonNegative
+) -> Finding | None:
     """Mean and standard deviation of a regression's targets as the loss meets them."""
     if view.classes:
         return None
@@ -63,7 +66,7 @@ def target_scale(view: View, *, far: float, high: float, low: float, gross: floa
     )  # fmt: skip
 
 
-def class_missing(view: View, *, expected: float) -> Finding | None:
+def class_missing(view: View, *, expected: NonNegative) -> Finding | None:
     """Classes that one split has and another does not."""
     if not view.classes:
         return None
@@ -112,7 +115,7 @@ def class_missing(view: View, *, expected: float) -> Finding | None:
     return Finding("ok", "train and validation have every class", evidence)
 
 
-def imbalance(view: View, *, least: float, times: float) -> Finding | None:
+def imbalance(view: View, *, least: Share, times: NonNegative) -> Finding | None:
     """The entropy of the classes against its most, ln C: where one class is nearly all, accuracy hides the rest."""
     if not view.classes:
         return None

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import random
 from math import tau
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import numpy as np
 
 from plumbline.config import ConfigError
-from plumbline.contract import require
 from plumbline.data.core import Data, Spec
 from plumbline.data.memory import Arrays, in_memory
 from plumbline.data.splits import DataOptions, OwnTestOptions, check_options
+from plumbline.ranges import NonNegative, Range, Samples, Seed, Size
 
 
 def sequences(
-    *, samples: int, length: int, channels: int, noise: float, draw: int, **options: Unpack[DataOptions]
+    *,
+    samples: Samples,
+    length: Annotated[int, Range("[8, 100000]")],
+    channels: Size,
+    noise: NonNegative,
+    draw: Seed,
+    **options: Unpack[DataOptions],
 ) -> Data:
     """Sequences (T, D) of a low and a high tone, one in each half: rising or falling. Only the order tells them apart."""
     check_options(options, groups=False, marks=False)
-    _check(samples, noise, draw)
-    require("data.length", length, length >= 8, "at least 8")
-    require("data.channels", channels, channels >= 1, "at least 1")
 
     def load() -> Arrays:
         generator = np.random.default_rng(draw)
@@ -37,14 +40,13 @@ def sequences(
     return in_memory(Spec("classification", (length, channels), 2, ("falling", "rising")), load, **options)
 
 
-def mnist1d(*, order: int | None, **options: Unpack[OwnTestOptions]) -> Data:
+def mnist1d(*, order: Seed | None, **options: Unpack[OwnTestOptions]) -> Data:
     """Ten digits as curves of 40 steps (T, 1), drawn by hand, then stretched, moved and made noisy (Greydanus 2020).
 
     The 4,000 to train with and the 1,000 to test on are those that its package makes, always the same. order: the seed
     of one permutation of the steps, for all samples; null leaves them in theirs. Raises ConfigError.
     """
     check_options(options, groups=False, marks=False)
-    require("data.order", order, order is None or order >= 0, "at least 0, or null")
 
     def load() -> Arrays:
         try:
@@ -63,12 +65,17 @@ def mnist1d(*, order: int | None, **options: Unpack[OwnTestOptions]) -> Data:
     return in_memory(Spec("classification", (40, 1), 10, tuple("0123456789")), load, **options)
 
 
-def shapes(*, samples: int, size: int, shapes: int, noise: float, draw: int, **options: Unpack[DataOptions]) -> Data:
+def shapes(
+    *,
+    samples: Samples,
+    size: Annotated[int, Range("[8, 1024]")],
+    shapes: Annotated[int, Range("[1, 100]")],
+    noise: NonNegative,
+    draw: Seed,
+    **options: Unpack[DataOptions],
+) -> Data:
     """Grey pictures (1, size, size) of discs and boxes; the target is a mask (2, size, size): discs, boxes."""
     check_options(options, groups=False, marks=False)
-    _check(samples, noise, draw)
-    require("data.size", size, size >= 8, "at least 8")
-    require("data.shapes", shapes, shapes >= 1, "at least 1")
     spec = Spec("segmentation", (1, size, size), 2 * size * size, masks=(2, size, size))
 
     def load() -> Arrays:
@@ -88,16 +95,21 @@ def shapes(*, samples: int, size: int, shapes: int, noise: float, draw: int, **o
     return in_memory(spec, load, **options)
 
 
-def shops(*, samples: int, shops: int, measures: int, noise: float, draw: int, **options: Unpack[DataOptions]) -> Data:
+def shops(
+    *,
+    samples: Samples,
+    shops: Annotated[int, Range("[2, 100000]")],
+    measures: Size,
+    noise: NonNegative,
+    draw: Seed,
+    **options: Unpack[DataOptions],
+) -> Data:
     """Visitors of shops: x (shops + measures,) is the shop, one-hot, and normal measures; the target is who buys.
 
     Each shop weighs the measures in its own way: who buys is where their weighted sum, of variance 1, and normal noise
     are above 0. So no measure tells anything but together with the shop. Raises ConfigError.
     """
     check_options(options, groups=False, marks=False)
-    _check(samples, noise, draw)
-    require("data.shops", shops, shops >= 2, "at least 2")
-    require("data.measures", measures, measures >= 1, "at least 1")
 
     def load() -> Arrays:
         generator = np.random.default_rng(draw)
@@ -109,10 +121,3 @@ def shops(*, samples: int, shops: int, measures: int, noise: float, draw: int, *
     names = (*(f"shop={number}" for number in range(shops)), *(f"measure {number}" for number in range(measures)))
     spec = Spec("classification", (shops + measures,), 2, ("leaves", "buys"), names, categories=((0, shops),))
     return in_memory(spec, load, **options)
-
-
-def _check(samples: int, noise: float, draw: int) -> None:
-    """Raise ConfigError on what cannot be drawn."""
-    require("data.samples", samples, samples >= 10, "at least 10")
-    require("data.noise", noise, noise >= 0, "at least 0")
-    require("data.draw", draw, draw >= 0, "at least 0")

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Annotated, Literal, Unpack
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from plumbline.data.core import Data, Spec, Splits, fingerprint
 from plumbline.data.scan import Scan, scan, stamp
 from plumbline.data.splits import DataOptions, check_options, split_indices
 from plumbline.data.stream import Images, StreamedSplit
+from plumbline.ranges import Range
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 PARTS = ("train", "val", "test")
@@ -25,10 +26,10 @@ OTHER_WORDS = {"valid": "val", "validation": "val", "dev": "val", "training": "t
 def image_folder(
     *,
     root: str,
-    size: int,
+    size: Annotated[int, Range("[1, 10000]")],
     channels: Literal[1, 3],
     group: str | None,
-    workers: int,
+    workers: Annotated[int, Range("[0, 256]")],
     bad_files: Literal["stop", "skip"],
     scan_cache: str | None,
     **options: Unpack[DataOptions],
@@ -47,8 +48,6 @@ def image_folder(
             f"data.split={options['split']}: {home} has its own train and test; say data.split=predefined"
         )
     pattern = _pattern(group)
-    if size < 1 or workers < 0:
-        raise ConfigError(f"data.size={size}, data.workers={workers}: at least 1 and at least 0")
     spec = Spec("classification", (channels, size, size), len(classes), classes)
 
     def load() -> Splits:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Unpack
+from typing import Annotated, Literal, Unpack
 
 import numpy as np
 import torch
 
 from plumbline.config import ConfigError
-from plumbline.contract import require
 from plumbline.data.core import Data, Spec, Split, Splits, fingerprint
 from plumbline.data.memory import Arrays, as_scale, moments, scaled
 from plumbline.data.splits import DataOptions, check_options, split_indices
+from plumbline.ranges import NonNegative, Range, Seed
 
 Apart = Literal["items", "pairs", "leaking_pairs"]
 MOST = 4_000_000_000  # bytes of one split's pairs: they are held in memory
@@ -21,11 +21,11 @@ MOST = 4_000_000_000  # bytes of one split's pairs: they are held in memory
 def pairs(
     *,
     apart: Apart,
-    items: int,
-    traits: int,
-    features: int,
-    noise: float,
-    draw: int,
+    items: Annotated[int, Range("[10, 10000]")],
+    traits: Annotated[int, Range("[1, 10000]")],
+    features: Annotated[int, Range("[1, 10000]")],
+    noise: NonNegative,
+    draw: Seed,
     **options: Unpack[DataOptions],
 ) -> Data:
     """Items with hidden traits: x (2, features) is an ordered pair, and the two bind where their traits agree.
@@ -33,11 +33,6 @@ def pairs(
     Traits are normal; they agree where their inner product is above 0, for half of the pairs. The features are one
     linear map of the traits, of variance 1, and normal noise. Raises ConfigError.
     """
-    require("data.items", items, items >= 10, "at least 10")
-    require("data.traits", traits, traits >= 1, "at least 1")
-    require("data.features", features, features >= 1, "at least 1")
-    require("data.noise", noise, noise >= 0, "at least 0")
-    require("data.draw", draw, draw >= 0, "at least 0")
 
     def load() -> Arrays:
         generator = np.random.default_rng(draw)

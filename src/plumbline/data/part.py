@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import numpy as np
 import torch
@@ -13,12 +13,13 @@ from plumbline.data.core import Data, Split, Splits
 from plumbline.data.splits import DataOptions, OwnTestOptions
 from plumbline.data.tabular import digits
 from plumbline.data.vision import fashion_mnist
+from plumbline.ranges import Count, Items
 
 
 def fashion_mnist_part(
     *,
-    classes: list[str],
-    per_class: int | None,
+    classes: Annotated[list[str], Items(least=2, distinct=True)],
+    per_class: Count | None,
     root: str,
     system_root: str,
     download: bool,
@@ -33,7 +34,12 @@ def fashion_mnist_part(
     )
 
 
-def digits_part(*, classes: list[str], per_class: int | None, **options: Unpack[DataOptions]) -> Data:
+def digits_part(
+    *,
+    classes: Annotated[list[str], Items(least=2, distinct=True)],
+    per_class: Count | None,
+    **options: Unpack[DataOptions],
+) -> Data:
     """The digits of some classes, and at most `per_class` of each in train; val and test have all of them."""
     return of_classes(digits(**options), classes, per_class)
 
@@ -44,10 +50,6 @@ def of_classes(data: Data, classes: list[str], per_class: int | None) -> Data:
     for name in classes:
         if name not in known:
             raise ConfigError(f"data.classes: there is no {name}{nearest(name, known)}; accepted: {', '.join(known)}")
-    if len(set(classes)) < max(2, len(classes)):
-        raise ConfigError(f"data.classes=[{','.join(classes)}]: must be two different ones at least")
-    if per_class is not None and per_class < 1:
-        raise ConfigError(f"data.per_class={per_class}: must be at least 1; null takes every sample")
     label = torch.full((len(known),), -1)
     label[[known.index(name) for name in classes]] = torch.arange(len(classes))
 

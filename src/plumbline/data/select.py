@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from plumbline.contract import require
 from plumbline.data.core import Data, Scale, Selection, Spec, Split, Splits
 from plumbline.data.importance import SCORES, Table, ablation, annealing, uncorrelated
 from plumbline.data.splits import DataOptions
+from plumbline.ranges import Count, Items, Part
 
 Way = Literal["correlated", "f_test", "mutual_information", "linear", "forest", "permutation", "ablation", "annealing"]
 MOST = 200  # columns that are tried one by one: the time grows with the fourth power
@@ -21,10 +22,10 @@ MOST = 200  # columns that are tried one by one: the time grows with the fourth 
 class SelectOptions(TypedDict):
     """Which columns of a table are kept. The values live in conf/data/_table.yaml."""
 
-    select: list[Way]
-    keep: int
-    correlated_above: float
-    columns: list[str] | None
+    select: Annotated[list[Way], Items(distinct=True)]
+    keep: Count
+    correlated_above: Part
+    columns: Annotated[list[str], Items(least=1, distinct=True)] | None
 
 
 class TableOptions(DataOptions, SelectOptions):
@@ -45,18 +46,12 @@ def selected(data: Data, *, select: list[Way], keep: int, correlated_above: floa
     not rise by more than a column's price; annealing also takes back (see Judge). columns: those to keep, by name, and
     none is chosen then. Raises ConfigError.
     """
-    require("data.keep", keep, keep >= 1, "at least 1")
-    require("data.correlated_above", correlated_above, 0 < correlated_above <= 1, "in (0, 1]")
-    if len(set(select)) < len(select):
-        raise ConfigError(f"data.select={select}: name each way once")
     if not select and columns is None:
         return data
     spec, inputs = data.spec, columns_of(data.spec)
     names = names_of(spec, inputs)
     if columns is not None:
         kept = [_known(name, names) for name in columns]
-        if not kept or len(set(kept)) < len(kept):
-            raise ConfigError(f"data.columns={columns}: name at least one, and each once; accepted: {', '.join(names)}")
         kept.sort()
     else:
         if SCORES.keys() & set(select):

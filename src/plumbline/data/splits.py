@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, Literal, TypedDict, get_args
+from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
 
 from plumbline.config import ConfigError, nearest
+from plumbline.ranges import Count, Index, Inside, Range, Seed
 
 Kind = Literal["stratified", "grouped", "kfold", "predefined"]
 Indices = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -19,18 +20,18 @@ class OwnTestOptions(TypedDict):
     """How a data set that comes with its own test set is split. The values live in conf/data/_own_test.yaml."""
 
     split: Kind
-    split_seed: int
-    val_fraction: float
-    folds: int
-    fold: int
-    subset: int | None
+    split_seed: Seed
+    val_fraction: Inside
+    folds: Annotated[int, Range("[2, 1000]")]
+    fold: Index
+    subset: Count | None
     normalise: bool
 
 
 class DataOptions(OwnTestOptions):
     """How a data set whose test set is carved out of it is split. The values live in conf/data/_common.yaml."""
 
-    test_fraction: float
+    test_fraction: Inside
 
 
 TARGET_BINS = 10  # a regression is stratified over this many quantiles of its target
@@ -54,28 +55,17 @@ def check_options(options: Mapping[str, Any], *, groups: bool = True, marks: boo
     if missing or unknown:
         raise TypeError(f"the options of a split: missing {sorted(missing)}, unknown {sorted(unknown)}")
     given = {key: f"data.{key}={value}" for key, value in options.items()}
-    kind, kinds = options["split"], get_args(Kind)
-    if kind not in kinds:
-        raise ConfigError(f"{given['split']}: no such split{nearest(kind, kinds)}; accepted: {', '.join(kinds)}")
+    kind = options["split"]
     if kind == "grouped" and not groups:
         raise ConfigError(f"{given['split']}: {NO_GROUPS}")
     if kind == "predefined" and not marks:
         raise ConfigError(f"{given['split']}: {NO_MARKS}")
-    if options["split_seed"] < 0:
-        raise ConfigError(f"{given['split_seed']}: must be at least 0")
     fractions = [key for key in ("val_fraction", "test_fraction") if key in options]
-    for key in fractions:
-        if not 0 < options[key] < 1:
-            raise ConfigError(f"{given[key]}: must lie between 0 and 1, such as 0.2")
     if sum(options[key] for key in fractions) >= 1:
         both = " and ".join(given[key] for key in fractions)
         raise ConfigError(f"{both}: nothing is left to train on; their sum must be below 1")
-    if options["folds"] < 2:
-        raise ConfigError(f"{given['folds']}: must be at least 2")
-    if not 0 <= options["fold"] < options["folds"]:
+    if options["fold"] >= options["folds"]:
         raise ConfigError(f"{given['fold']}: {given['folds']} are numbered from 0 to {options['folds'] - 1}")
-    if options["subset"] is not None and options["subset"] < 1:
-        raise ConfigError(f"{given['subset']}: must be at least 1; null takes every sample")
 
 
 def split_indices(

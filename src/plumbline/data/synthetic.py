@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Unpack
+from typing import Annotated, Literal, Unpack
 
 import numpy as np
 
-from plumbline.config import ConfigError, nearest
 from plumbline.contract import require
 from plumbline.data.core import Data, Spec
 from plumbline.data.memory import Arrays, in_memory
 from plumbline.data.select import TableOptions, choosing, selected
 from plumbline.data.splits import DataOptions, check_options
+from plumbline.ranges import Index, Items, NonNegative, Range, Samples, Seed, Share
 
 Figure = Literal["circle", "xor", "gauss", "spiral"]
+Feature = Literal["x", "y", "x2", "y2", "xy", "sin_x", "sin_y"]
 Labelled = tuple[np.ndarray, np.ndarray]  # points (N, 2) and their labels (N,)
 
-FEATURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+FEATURES: dict[Feature, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "x": lambda x, y: x,
     "y": lambda x, y: y,
     "x2": lambda x, y: x * x,
@@ -29,25 +30,20 @@ FEATURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def playground(
-    *, figure: Figure, samples: int, noise: float, features: list[str], draw: int, **options: Unpack[DataOptions]
+    *,
+    figure: Figure,
+    samples: Samples,
+    noise: Share,
+    features: Annotated[list[Feature], Items(least=1, distinct=True)],
+    draw: Seed,
+    **options: Unpack[DataOptions],
 ) -> Data:
     """Points of a plane, about 10 wide, in two classes of about equal size (Smilkov et al. 2017, the TensorFlow Playground).
 
     noise, 0 to 1, as there: a point of circle and xor has the label of one up to 5 noise away; the arms of spiral get thicker,
     and the clouds of gauss wider.
     """
-    _check(options, samples, draw)
-    require("data.noise", noise, 0 <= noise <= 1, "in [0, 1]")
-    for name in features:
-        if name not in FEATURES:
-            accepted = ", ".join(FEATURES)
-            raise ConfigError(
-                f"data.features: no such feature as {name!r}{nearest(name, FEATURES)}; accepted: {accepted}"
-            )
-    if not features or len(set(features)) < len(features):
-        raise ConfigError(
-            f"data.features={features}: name at least one, and each once; accepted: {', '.join(FEATURES)}"
-        )
+    check_options(options, groups=False, marks=False)
 
     def load() -> Arrays:
         generator = np.random.default_rng(draw)
@@ -95,9 +91,9 @@ _figures: dict[str, Callable[[np.random.Generator, np.ndarray, float], Labelled]
 def toy_regression(
     *,
     variant: Literal["fixed", "as_published"],
-    samples: int,
-    features: int,
-    draw: int,
+    samples: Samples,
+    features: Annotated[int, Range("[2, 100000]")],
+    draw: Seed,
     standardise_target: bool,
     **options: Unpack[DataOptions],
 ) -> Data:
@@ -105,8 +101,7 @@ def toy_regression(
 
     as_published: as a well-known notebook has it, which sums over the samples, too, so that all have one target.
     """
-    _check(options, samples, draw)
-    require("data.features", features, features >= 2, "at least 2")
+    check_options(options, groups=False, marks=False)
 
     def load() -> Arrays:
         x = np.random.default_rng(draw).normal(size=(samples, features))
@@ -118,7 +113,13 @@ def toy_regression(
 
 
 def gene_expression(
-    *, samples: int, genes: int, informative: int, effect: float, draw: int, **options: Unpack[TableOptions]
+    *,
+    samples: Samples,
+    genes: Annotated[int, Range("[2, 100000]")],
+    informative: Index,
+    effect: NonNegative,
+    draw: Seed,
+    **options: Unpack[TableOptions],
 ) -> Data:
     """Two classes that differ in a few of very many genes: many more inputs than samples.
 
@@ -126,9 +127,8 @@ def gene_expression(
     in the patients, half lowered.
     """
     choice = choosing(options)
-    _check(options, samples, draw)
-    require("data.genes", genes, genes >= 2, "at least 2")
-    require("data.informative", informative, 0 <= informative <= genes, f"in [0, {genes}], the number of genes")
+    check_options(options, groups=False, marks=False)
+    require("data.informative", informative, informative <= genes, f"at most data.genes={genes}")
 
     def load() -> Arrays:
         generator = np.random.default_rng(draw)
@@ -141,10 +141,3 @@ def gene_expression(
         return Arrays(x, label)
 
     return selected(in_memory(Spec("classification", (genes,), 2, ("healthy", "patient")), load, **options), **choice)
-
-
-def _check(options: object, samples: int, draw: int) -> None:
-    """Raise ConfigError on what no drawn data set can be."""
-    check_options(options, groups=False, marks=False)  # type: ignore[arg-type]
-    require("data.samples", samples, samples >= 10, "at least 10")
-    require("data.draw", draw, draw >= 0, "at least 0")

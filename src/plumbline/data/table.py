@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Annotated, Literal, Unpack
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from plumbline.data.memory import Arrays, assemble
 from plumbline.data.rows import Kind, Table, header_of, read_table, read_text, records, several
 from plumbline.data.select import TableOptions, choosing, selected
 from plumbline.data.splits import check_options, split_indices
+from plumbline.ranges import Items
 
 
 def csv(
@@ -21,9 +22,9 @@ def csv(
     file: str,
     target: str,
     task: Literal["classification", "regression"],
-    categorical: list[str],
+    categorical: Annotated[list[str], Items(distinct=True)],
     group: str | None,
-    ignore: list[str],
+    ignore: Annotated[list[str], Items(distinct=True)],
     id: str | None,
     split_column: str | None,
     separator: str,

@@ -7,11 +7,11 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from plumbline.contract import require
 from plumbline.data.core import Data, Spec, Split, Splits
 from plumbline.data.memory import Arrays, in_memory
 from plumbline.data.select import TableOptions, choosing, selected
 from plumbline.data.splits import DataOptions, check_options
+from plumbline.ranges import Decay, Finite, Seed
 
 CELL = (
     "radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry",
@@ -32,9 +32,8 @@ def digits(**options: Unpack[DataOptions]) -> Data:
     return _bundled(spec, "load_digits", options, largest=16)
 
 
-def digits_permuted(*, order: int, **options: Unpack[DataOptions]) -> Data:
+def digits_permuted(*, order: Seed, **options: Unpack[DataOptions]) -> Data:
     """`digits` with the pixels of every image in the order that `order` draws: what was near is near no more."""
-    require("data.order", order, order >= 0, "at least 0")
     spec = Spec("classification", (1, 8, 8), 10, tuple("0123456789"))
     return _bundled(spec, "load_digits", options, largest=16, order=np.random.default_rng(order).permutation(64))
 
@@ -78,11 +77,9 @@ def diabetes(*, standardise_target: bool, **options: Unpack[TableOptions]) -> Da
 
 
 def diabetes_outliers(
-    *, share: float, factor: float, draw: int, standardise_target: bool, **options: Unpack[TableOptions]
+    *, share: Decay, factor: Finite, draw: Seed, standardise_target: bool, **options: Unpack[TableOptions]
 ) -> Data:
     """`diabetes` with wrong numbers in train: a `share` of its targets, as standardised, times `factor`; val has none."""
-    require("data.share", share, 0 <= share < 1, "in [0, 1)")
-    require("data.draw", draw, draw >= 0, "at least 0")
     data = diabetes(standardise_target=standardise_target, **options)
 
     def load() -> Splits:

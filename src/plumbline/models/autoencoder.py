@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from plumbline.data.core import Spec
-from plumbline.models.blocks import Activation, dense, positive
+from plumbline.models.blocks import Activation, dense
+from plumbline.ranges import Size
 
 
 class Autoencoder(nn.Module):
@@ -19,7 +20,7 @@ class Autoencoder(nn.Module):
     elsewhere afterwards.
     """
 
-    def __init__(self, spec: Spec, *, hidden: list[int], code: int, activation: Activation):
+    def __init__(self, spec: Spec, *, hidden: list[Size], code: Size, activation: Activation):
         super().__init__()
         self.encoder, self.decoder = halves(spec, hidden, code, code, activation)
 
@@ -35,7 +36,7 @@ class VAE(nn.Module):
     loss. With classes as outputs it is the variational bottleneck of Alemi et al. 2017.
     """
 
-    def __init__(self, spec: Spec, *, hidden: list[int], code: int, activation: Activation):
+    def __init__(self, spec: Spec, *, hidden: list[Size], code: Size, activation: Activation):
         super().__init__()
         self.encoder, self.decoder = halves(spec, hidden, 2 * code, code, activation)
         self.divergence: Tensor | None = None
@@ -57,8 +58,6 @@ def halves(
     spec: Spec, hidden: list[int], told: int, code: int, activation: Activation
 ) -> tuple[nn.Sequential, nn.Sequential]:
     """(encoder to `told` numbers, decoder from `code` numbers): the one is the other's mirror."""
-    positive("hidden", hidden, hidden)
-    positive("code", [code], code)
     down, up = [prod(spec.shape), *hidden], [code, *reversed(hidden)]
 
     def stack(widths: list[int], last: int) -> nn.Sequential:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -133,12 +133,6 @@ def need_image(option: str, spec: Spec) -> None:
             f"model={option}: needs images of shape (C, H, W), but one input of these data has shape {spec.shape}; "
             "choose model=mlp or model=linear, or data with images"
         )
-
-
-def positive(key: str, sizes: Iterable[int], given: object) -> None:
-    """Raise ConfigError unless every size is at least 1."""
-    if any(size < 1 for size in sizes):
-        raise ConfigError(f"model.{key}={given}: sizes and counts must be whole numbers of at least 1")
 
 
 def _named(key: str, name: str, registry: dict[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:

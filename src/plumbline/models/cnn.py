@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from plumbline.config import ConfigError
 from plumbline.data.core import Spec
 from plumbline.models import blocks
 from plumbline.models.blocks import Activation, Norm
+from plumbline.ranges import Range, Size
 
 Pool = Literal["last", "first"]
 
@@ -27,18 +28,15 @@ class CNN(nn.Module):
         self,
         spec: Spec,
         *,
-        channels: list[int],
-        kernel: int,
-        hidden: list[int],
+        channels: list[Size],
+        kernel: Annotated[int, Range("[1, 255]")],
+        hidden: list[Size],
         norm: Norm,
         activation: Activation,
         pool: Pool,
     ):
         super().__init__()
         blocks.need_image("cnn", spec)
-        blocks.positive("channels", channels, channels)
-        blocks.positive("kernel", [kernel], kernel)
-        blocks.positive("hidden", hidden, hidden)
         inputs, height, width = spec.shape
         maps = [inputs, *channels]
         self.features = nn.Sequential(*(convolution(*pair, kernel, norm, activation, pool) for pair in pairwise(maps)))

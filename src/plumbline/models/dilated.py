@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from plumbline.config import ConfigError
 from plumbline.data.core import Spec
 from plumbline.models import blocks
 from plumbline.models.blocks import Activation, Norm
+from plumbline.ranges import Depth, Items, Range, Size
 
 
 class Dilated(nn.Module):
     """Same-padded convolutions whose taps stand ever further apart, a mean over positions, a head (Yu and Koltun 2016)."""
 
     def __init__(
-        self, spec: Spec, *, channels: int, dilations: list[int], kernel: int, norm: Norm, activation: Activation
+        self,
+        spec: Spec,
+        *,
+        channels: Size,
+        dilations: Annotated[list[Depth], Items(least=1)],
+        kernel: Annotated[int, Range("[1, 255]")],
+        norm: Norm,
+        activation: Activation,
     ):
         super().__init__()
         blocks.need_image("dilated", spec)
-        blocks.positive("channels", [channels], channels)
-        blocks.positive("kernel", [kernel], kernel)
-        blocks.positive("dilations", dilations, dilations)
-        if not dilations:
-            raise ConfigError("model.dilations=[]: there must be one layer at least, such as [1, 2, 4]")
 
         def layer(inputs: int, dilation: int) -> nn.Sequential:
             return nn.Sequential(

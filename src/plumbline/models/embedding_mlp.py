@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from plumbline.config import ConfigError
 from plumbline.data.core import Spec
-from plumbline.models.blocks import Activation, Norm, dense, positive
+from plumbline.models.blocks import Activation, Norm, dense
+from plumbline.ranges import Size
 
 WIDEST = 50  # numbers for a category by the rule, however many categories there are
 START = 0.1  # standard deviation of fresh embeddings: torch's 1 is noise that takes epochs to unlearn (.70 for .80 on shops)
@@ -25,10 +26,8 @@ class EmbeddingMLP(nn.Module):
 
     numbers: Tensor
 
-    def __init__(self, spec: Spec, *, hidden: list[int], embedding: int | None, norm: Norm, activation: Activation):
+    def __init__(self, spec: Spec, *, hidden: list[Size], embedding: Size | None, norm: Norm, activation: Activation):
         super().__init__()
-        positive("hidden", hidden, hidden)
-        positive("embedding", [] if embedding is None else [embedding], embedding)
         if not spec.categories:
             raise ConfigError(
                 "model=embedding_mlp: needs a table with categorical columns, and these data have none; "

@@ -7,8 +7,9 @@ from math import prod
 from torch import Tensor, nn
 
 from plumbline.data.core import Spec
-from plumbline.models.blocks import Activation, Norm, dense, positive
+from plumbline.models.blocks import Activation, Norm, dense
 from plumbline.models.resnet import start_at_zero
+from plumbline.ranges import Depth, Size
 
 
 class ResidualMLP(nn.Module):
@@ -17,10 +18,8 @@ class ResidualMLP(nn.Module):
     The second layer of each starts at zero, so a fresh network is as easy to train as one of a single hidden layer.
     """
 
-    def __init__(self, spec: Spec, *, width: int, blocks: int, norm: Norm, activation: Activation):
+    def __init__(self, spec: Spec, *, width: Size, blocks: Depth, norm: Norm, activation: Activation):
         super().__init__()
-        positive("width", [width], width)
-        positive("blocks", [blocks], blocks)
         self.stem = dense(prod(spec.shape), width, norm_name=norm, activation_name=activation)
         self.blocks = nn.ModuleList(Block(width, norm, activation) for _ in range(blocks))
         self.head = nn.Linear(width, spec.outputs)

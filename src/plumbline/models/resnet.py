@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import pairwise
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from plumbline.config import ConfigError
 from plumbline.data.core import Spec
 from plumbline.models import blocks as layers
-from plumbline.models.blocks import Activation, Norm, need_image, positive
+from plumbline.models.blocks import Activation, Norm, need_image
+from plumbline.ranges import Depth, Items, Size
 
 
 class ResNet(nn.Module):
@@ -25,18 +26,14 @@ class ResNet(nn.Module):
         self,
         spec: Spec,
         *,
-        channels: list[int],
-        blocks: int,
+        channels: Annotated[list[Size], Items(least=1)],
+        blocks: Depth,
         preactivation: bool,
         norm: Norm,
         activation: Activation,
     ):
         super().__init__()
         need_image("resnet", spec)
-        if not channels:
-            raise ConfigError("model.channels=[]: there must be one stage at least, such as [16, 32, 64]")
-        positive("channels", channels, channels)
-        positive("blocks", [blocks], blocks)
         block = PreactivationBlock if preactivation else Block
         stem = conv(3, spec.shape[0], channels[0], 1, norm)
         self.stem = stem if preactivation else nn.Sequential(stem, *settle(channels[0], norm, activation))

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from plumbline.config import ConfigError
 from plumbline.data.core import Spec
-from plumbline.models.blocks import Activation, Norm, activation, dense, norm, positive, takes_bias
+from plumbline.models.blocks import Activation, Norm, activation, dense, norm, takes_bias
+from plumbline.ranges import Depth, Range, Size
 
 
 class CNN1D(nn.Module):
     """Same-padded convolutions over the steps, each halved by a max pool of two, then dense layers: `CNN` in one dimension."""
 
     def __init__(
-        self, spec: Spec, *, channels: list[int], kernel: int, hidden: list[int], norm: Norm, activation: Activation
+        self,
+        spec: Spec,
+        *,
+        channels: list[Size],
+        kernel: Annotated[int, Range("[1, 255]")],
+        hidden: list[Size],
+        norm: Norm,
+        activation: Activation,
     ):
         super().__init__()
-        positive("channels", channels, channels)
-        positive("kernel", [kernel], kernel)
-        positive("hidden", hidden, hidden)
         length, inputs = steps("cnn1d", spec)
         if not length >> len(channels):
             raise ConfigError(
@@ -58,10 +64,8 @@ def halved(inputs: int, outputs: int, kernel: int, norm_name: Norm, activation_n
 class LSTM(nn.Module):
     """Recurrent layers that remember (Hochreiter and Schmidhuber 1997); the last step's state is what is judged."""
 
-    def __init__(self, spec: Spec, *, width: int, layers: int):
+    def __init__(self, spec: Spec, *, width: Size, layers: Depth):
         super().__init__()
-        positive("width", [width], width)
-        positive("layers", [layers], layers)
         _, inputs = steps("lstm", spec)
         self.recurrent = nn.LSTM(inputs, width, layers, batch_first=True)
         self.head = nn.Linear(width, spec.outputs)
@@ -74,10 +78,8 @@ class LSTM(nn.Module):
 class Transformer(nn.Module):
     """Steps that attend to one another, norms first, the mean judged; positions start as waves (Vaswani et al. 2017)."""
 
-    def __init__(self, spec: Spec, *, width: int, layers: int, heads: int, activation: Activation):
+    def __init__(self, spec: Spec, *, width: Size, layers: Depth, heads: Size, activation: Activation):
         super().__init__()
-        for key, value in {"width": width, "layers": layers, "heads": heads}.items():
-            positive(key, [value], value)
         if width % heads:
             raise ConfigError(f"model.heads={heads}: must divide model.width={width}")
         length, inputs = steps("transformer", spec)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from plumbline.config import ConfigError
 from plumbline.data.core import Spec
-from plumbline.models.blocks import Activation, Norm, dense, positive
+from plumbline.models.blocks import Activation, Norm, dense
+from plumbline.ranges import Size
 
 MERGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # (B, D), (B, D) -> (B, D), or (B, 2 D)
     "concat": lambda a, b: torch.cat([a, b], 1),
@@ -33,16 +34,14 @@ class Siamese(nn.Module):
         self,
         spec: Spec,
         *,
-        hidden: list[int],
-        embedding: int,
+        hidden: list[Size],
+        embedding: Size,
         merge: Merge,
-        joint: list[int],
+        joint: list[Size],
         norm: Norm,
         activation: Activation,
     ):
         super().__init__()
-        for key, sizes in {"hidden": hidden, "embedding": [embedding], "joint": joint}.items():
-            positive(key, sizes, sizes if key != "embedding" else embedding)
         if len(spec.shape) < 2 or spec.shape[0] != 2:
             raise ConfigError(
                 f"model=siamese: needs pairs, inputs of shape (2, …), but one input of these data has shape {spec.shape}; "
@@ -64,10 +63,8 @@ class Siamese(nn.Module):
 class Branch(nn.Module):
     """One branch of a `Siamese` and a head of its own: what was learnt of pairs serves single items, by `transfer`."""
 
-    def __init__(self, spec: Spec, *, hidden: list[int], embedding: int, norm: Norm, activation: Activation):
+    def __init__(self, spec: Spec, *, hidden: list[Size], embedding: Size, norm: Norm, activation: Activation):
         super().__init__()
-        for key, sizes in {"hidden": hidden, "embedding": [embedding]}.items():
-            positive(key, sizes, sizes if key != "embedding" else embedding)
         self.branch = branch(prod(spec.shape), hidden, embedding, norm, activation)
         self.head = nn.Linear(embedding, spec.outputs)
 

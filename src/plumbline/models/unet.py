@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from plumbline.config import ConfigError
 from plumbline.data.core import Spec
 from plumbline.models import blocks
 from plumbline.models.blocks import Activation, Norm
+from plumbline.ranges import Items, Size
 
 
 class UNet(nn.Module):
@@ -20,16 +22,15 @@ class UNet(nn.Module):
     channels: of each level; the last is the bottom. Any size will do: what halving cannot divide is padded, then cut off.
     """
 
-    def __init__(self, spec: Spec, *, channels: list[int], norm: Norm, activation: Activation):
+    def __init__(
+        self, spec: Spec, *, channels: Annotated[list[Size], Items(least=1)], norm: Norm, activation: Activation
+    ):
         super().__init__()
         if not spec.masks:
             raise ConfigError(
                 "model=unet: paints masks, and these data ask for none; choose data=shapes, or masks of yours"
             )
         blocks.need_image("unet", spec)
-        blocks.positive("channels", channels, channels)
-        if not channels:
-            raise ConfigError("model.channels=[]: there must be one level at least, such as [16, 32, 64]")
         inputs = [spec.shape[0], *channels]
         self.down = nn.ModuleList(twice(*pair, norm, activation) for pair in pairwise(inputs))
         self.up = nn.ModuleList(nn.ConvTranspose2d(above, below, 2, 2) for below, above in pairwise(channels))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from itertools import chain
+from typing import Annotated
 
 from torch import Tensor, empty, nn
 from torch.func import functional_call
 
 from plumbline.config import ConfigError, nearest
 from plumbline.data.core import Spec
-from plumbline.models.blocks import Resize, need_image, positive
+from plumbline.models.blocks import Resize, need_image
+from plumbline.ranges import Range
 
 IMAGENET = 1000  # outputs of every network as torchvision builds it
 AUXILIARY = ("aux1", "aux2", "AuxLogits")  # the second and third heads of GoogLeNet and Inception
@@ -23,12 +25,13 @@ class Torchvision(nn.Module):
     The network keeps the dropout it was published with.
     """
 
-    def __init__(self, spec: Spec, *, name: str, weights: str | None, resize: int | None):
+    def __init__(
+        self, spec: Spec, *, name: str, weights: str | None, resize: Annotated[int, Range("[1, 10000]")] | None
+    ):
         super().__init__()
         need_image("torchvision", spec)
         channels, *size = spec.shape
         if resize is not None:
-            positive("resize", [resize], resize)
             size = [resize, resize]
         self.door = nn.Identity() if resize is None else Resize(resize)
         self.network = load(name, weights, size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import ClassVar
 
 import torch
@@ -34,10 +33,3 @@ class Regulariser:
     def wrong(self, key: str, value: object, reason: str) -> ConfigError:
         """The error to raise for a value of this option."""
         return ConfigError(f"regulariser.{self.option}.{key}={value}: {reason}")
-
-    def check(self, low: float, below: float, **values: float) -> None:
-        """Raise ConfigError unless low <= value < below for each of the named values."""
-        for key, value in values.items():
-            if not low <= value < below:
-                accepted = f"in [{low}, {below})" if below < inf else f"at least {low} and finite"
-                raise self.wrong(key, value, f"must be {accepted}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import inf
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plumbline.data.core import Spec
+from plumbline.ranges import Decay, Depth, Names
 from plumbline.regularisers.core import Regulariser
 from plumbline.regularisers.layers import choose, class_name
 
@@ -30,9 +30,8 @@ class Dropout(Regulariser):
 
     option = "dropout"
 
-    def __init__(self, spec: Spec, *, rate: float, layers: list[str]) -> None:
+    def __init__(self, spec: Spec, *, rate: Decay, layers: Names) -> None:
         super().__init__(spec)
-        self.check(0, 1, rate=rate)
         self.rate, self.layers = rate, layers
 
     def attach(self, model: nn.Module) -> None:
@@ -53,10 +52,8 @@ class DropBlock(Regulariser):
 
     option = "dropblock"
 
-    def __init__(self, spec: Spec, *, rate: float, block_size: int, layers: list[str]) -> None:
+    def __init__(self, spec: Spec, *, rate: Decay, block_size: Depth, layers: Names) -> None:
         super().__init__(spec)
-        self.check(0, 1, rate=rate)
-        self.check(1, inf, block_size=block_size)
         self.rate, self.block_size, self.layers = rate, block_size, layers
 
     def attach(self, model: nn.Module) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from math import inf
-
 import torch
 from torch import Tensor
 
 from plumbline.config import ConfigError
 from plumbline.data.core import Spec
 from plumbline.losses import one_hot
+from plumbline.ranges import Decay, NonNegative
 from plumbline.regularisers.core import Regulariser
 
 
@@ -18,9 +17,8 @@ class LabelSmoothing(Regulariser):
 
     option = "label_smoothing"
 
-    def __init__(self, spec: Spec, *, smoothing: float) -> None:
+    def __init__(self, spec: Spec, *, smoothing: Decay) -> None:
         super().__init__(spec)
-        self.check(0, 1, smoothing=smoothing)
         if spec.task != "classification":
             raise ConfigError(f"regulariser=[{self.option}]: needs classes, not {spec.task}")
         self.smoothing = smoothing
@@ -37,9 +35,8 @@ class Mixup(Regulariser):
 
     option = "mixup"
 
-    def __init__(self, spec: Spec, *, alpha: float) -> None:
+    def __init__(self, spec: Spec, *, alpha: NonNegative) -> None:
         super().__init__(spec)
-        self.check(0, inf, alpha=alpha)
         self.alpha = alpha
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -55,9 +52,8 @@ class CutMix(Regulariser):
 
     option = "cutmix"
 
-    def __init__(self, spec: Spec, *, alpha: float) -> None:
+    def __init__(self, spec: Spec, *, alpha: NonNegative) -> None:
         super().__init__(spec)
-        self.check(0, inf, alpha=alpha)
         if len(spec.shape) != 3:
             raise ConfigError(f"regulariser=[{self.option}]: needs images (C, H, W), not {spec.shape}")
         if spec.task in ("segmentation", "reconstruction"):  # a target of pixels would have to be cut as its image is
@@ -85,9 +81,8 @@ class InputNoise(Regulariser):
 
     option = "input_noise"
 
-    def __init__(self, spec: Spec, *, std: float) -> None:
+    def __init__(self, spec: Spec, *, std: NonNegative) -> None:
         super().__init__(spec)
-        self.check(0, inf, std=std)
         self.std = std
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from math import inf
-
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from plumbline.data.core import Spec
+from plumbline.ranges import Depth, Names
 from plumbline.regularisers.core import Regulariser
 from plumbline.regularisers.layers import choose, kernels
 
@@ -21,7 +20,7 @@ class WeightNorm(Regulariser):
 
     option = "weight_norm"
 
-    def __init__(self, spec: Spec, *, layers: list[str]) -> None:
+    def __init__(self, spec: Spec, *, layers: Names) -> None:
         super().__init__(spec)
         self.layers = layers
 
@@ -41,9 +40,8 @@ class SpectralNorm(Regulariser):
 
     option = "spectral_norm"
 
-    def __init__(self, spec: Spec, *, n_power_iterations: int, layers: list[str]) -> None:
+    def __init__(self, spec: Spec, *, n_power_iterations: Depth, layers: Names) -> None:
         super().__init__(spec)
-        self.check(1, inf, n_power_iterations=n_power_iterations)
         self.n_power_iterations, self.layers = n_power_iterations, layers
 
     def attach(self, model: nn.Module) -> None:

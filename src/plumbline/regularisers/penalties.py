@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from math import inf
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from plumbline.config import ConfigError
 from plumbline.data.core import Spec
+from plumbline.ranges import Names, NonNegative
 from plumbline.regularisers.core import Regulariser
 from plumbline.regularisers.layers import biases, choose, kernels
 
@@ -33,12 +33,10 @@ class ElasticNet(Regulariser):
     option = "elastic_net"
 
     def __init__(
-        self, spec: Spec, *, kernel_l1: float, kernel_l2: float, bias_l1: float, bias_l2: float,
-        activity_l1: float, activity_l2: float, layers: list[str],
+        self, spec: Spec, *, kernel_l1: NonNegative, kernel_l2: NonNegative, bias_l1: NonNegative, bias_l2: NonNegative,
+        activity_l1: NonNegative, activity_l2: NonNegative, layers: Names,
     ) -> None:  # fmt: skip
         super().__init__(spec)
-        self.check(0, inf, kernel_l1=kernel_l1, kernel_l2=kernel_l2, bias_l1=bias_l1, bias_l2=bias_l2)
-        self.check(0, inf, activity_l1=activity_l1, activity_l2=activity_l2)
         self._set((kernel_l1, kernel_l2), (bias_l1, bias_l2), (activity_l1, activity_l2), layers)
 
     def _set(self, kernel: Strengths, bias: Strengths, activity: Strengths, layers: list[str]) -> None:
@@ -95,9 +93,10 @@ class L1(ElasticNet):
 
     option = "l1"
 
-    def __init__(self, spec: Spec, *, kernel: float, bias: float, activity: float, layers: list[str]) -> None:
+    def __init__(
+        self, spec: Spec, *, kernel: NonNegative, bias: NonNegative, activity: NonNegative, layers: Names
+    ) -> None:
         Regulariser.__init__(self, spec)
-        self.check(0, inf, kernel=kernel, bias=bias, activity=activity)
         self._set((kernel, 0.0), (bias, 0.0), (activity, 0.0), layers)
 
 
@@ -106,9 +105,10 @@ class L2(ElasticNet):
 
     option = "l2"
 
-    def __init__(self, spec: Spec, *, kernel: float, bias: float, activity: float, layers: list[str]) -> None:
+    def __init__(
+        self, spec: Spec, *, kernel: NonNegative, bias: NonNegative, activity: NonNegative, layers: Names
+    ) -> None:
         Regulariser.__init__(self, spec)
-        self.check(0, inf, kernel=kernel, bias=bias, activity=activity)
         self._set((0.0, kernel), (0.0, bias), (0.0, activity), layers)
 
 
@@ -117,9 +117,8 @@ class ConfidencePenalty(Regulariser):
 
     option = "confidence_penalty"
 
-    def __init__(self, spec: Spec, *, strength: float) -> None:
+    def __init__(self, spec: Spec, *, strength: NonNegative) -> None:
         super().__init__(spec)
-        self.check(0, inf, strength=strength)
         if spec.task != "classification":
             raise ConfigError(f"regulariser=[{self.option}]: needs classes, not {spec.task}")
         self.strength = strength
@@ -140,9 +139,8 @@ class KL(Regulariser):
 
     option = "kl"
 
-    def __init__(self, spec: Spec, *, strength: float) -> None:
+    def __init__(self, spec: Spec, *, strength: NonNegative) -> None:
         super().__init__(spec)
-        self.check(0, inf, strength=strength)
         self.strength = strength
 
     def attach(self, model: nn.Module) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from plumbline.contract import require
+from plumbline.ranges import Count, Index, Range
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -20,40 +20,36 @@ def independent() -> Make:
     return lambda seed: RandomSampler(seed=seed)
 
 
-def tpe(*, startup: int) -> Make:
+def tpe(*, startup: Index) -> Make:
     """Tree-structured Parzen estimators, jointly over the parameters (Bergstra et al. 2011, Falkner et al. 2018).
 
     Trials under way count as bad ones, so that parallel workers do not crowd on one place.
     """
     from optuna.samplers import TPESampler
 
-    require("search.sampler.startup", startup, startup >= 0, "at least 0")
     return lambda seed: TPESampler(
         seed=seed, n_startup_trials=startup, group=True, multivariate=True, constant_liar=True,
     )  # fmt: skip
 
 
-def gp(*, startup: int) -> Make:
+def gp(*, startup: Count) -> Make:
     """A Gaussian process and its expected improvement (Snoek et al. 2012)."""
     from optuna.samplers import GPSampler
 
-    require("search.sampler.startup", startup, startup >= 1, "at least 1")
     return lambda seed: GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
 
 
-def cmaes(*, startup: int) -> Make:
+def cmaes(*, startup: Count) -> Make:
     """Evolution with an adapted covariance matrix (Hansen and Ostermeier 2001); choices are drawn at random."""
     from optuna.samplers import CmaEsSampler
 
-    require("search.sampler.startup", startup, startup >= 1, "at least 1")
     return lambda seed: CmaEsSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
 
 
-def nsga(*, population: int) -> Make:
+def nsga(*, population: Annotated[int, Range("[2, 100000]")]) -> Make:
     """A genetic algorithm that spreads along the Pareto front (Deb et al. 2002)."""
     from optuna.samplers import NSGAIISampler
 
-    require("search.sampler.population", population, population >= 2, "at least 2")
     return lambda seed: NSGAIISampler(seed=seed, population_size=population)
 
 

@@ -86,6 +86,7 @@ class Parameter:
         return (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
 
 
+MOST = 10_000  # points of a grid, each a run
 SEPARATOR = " ; "  # between the words of keys that are set together
 
 
@@ -118,6 +119,7 @@ class Space:
         """Every combination, the last parameter moving fastest. Raises ConfigError where there are infinitely many."""
         points: list[Point] = [{}]
         for parameter in self:
+            _check_size(parameter, len(points))
             values = _values(parameter)
             points = [
                 point | chosen
@@ -157,8 +159,23 @@ def _values(parameter: Parameter) -> list[Any]:
             f"{parameter.name}={parameter.text}: a grid needs its points one by one; say search=tpe, or another that "
             "draws from an interval"
         )
-    count = round((parameter.high - parameter.low) / parameter.step) + 1
-    return [_rounded(parameter.low + k * parameter.step) for k in range(count)]
+    return [_rounded(parameter.low + k * parameter.step) for k in range(int(_count(parameter)))]
+
+
+def _count(parameter: Parameter) -> float:
+    """How many values a parameter has: infinitely many in an interval."""
+    if parameter.choices:
+        return len(parameter.choices)
+    return math.inf if parameter.step is None else round((parameter.high - parameter.low) / parameter.step) + 1
+
+
+def _check_size(parameter: Parameter, points: int) -> None:
+    """Raise ConfigError before a parameter makes a grid of so many points too large to be held."""
+    if MOST < (count := points * _count(parameter)) < math.inf:
+        raise ConfigError(
+            f"{parameter.name}={parameter.text}: makes a grid of {count} points, and a grid has at most {MOST}; take a "
+            "larger step, or draw some of them: search=random search.n_trials=100"
+        )
 
 
 # --- from words ------------------------------------------------------------------------------------------------------
@@ -194,12 +211,16 @@ def _of_override(override: Override) -> Parameter:
             return _interval(name, text, low, high, 1, log)
         return _interval(name, text, float(low), float(high), None, log)
     if override.is_range_sweep():
+        if not value.step:
+            raise ConfigError(f"{override.input_line}: has a step of 0; give another one")
         inside = value.range()
-        points = list(inside)
-        if not points:
+        first, step = inside.start, inside.step  # of floats, Hydra's are Decimals
+        if not math.isfinite(span := (inside.stop - first) / step) or span <= 0:
             raise ConfigError(f"{override.input_line}: has no values")
-        step = _rounded(inside.step) if isinstance(inside, FloatRange) else inside.step  # Hydra's is a Decimal
-        return _interval(name, text, _rounded(min(points)), _rounded(max(points)), abs(step), "log" in value.tags)
+        last = first + (math.ceil(span) - 1) * step
+        if isinstance(inside, FloatRange):
+            first, last, step = (_rounded(float(end)) for end in (first, last, step))
+        return _interval(name, text, min(first, last), max(first, last), abs(step), "log" in value.tags)
     choices = tuple(dict.fromkeys(override.sweep_string_iterator()))
     if not choices:
         raise ConfigError(f"{override.input_line}: has no values")
@@ -285,7 +306,7 @@ def _ordered(found: dict[str, Parameter], fixed: dict[str, str]) -> tuple[Parame
 
 def product_size(space: Space) -> float:
     """How many points a space has: infinitely many where there is an interval."""
-    return math.prod(len(_values(p)) if p.choices or p.step is not None else math.inf for p in space)
+    return math.prod(map(_count, space))
 
 
 def corners(space: Space, most: int) -> list[Point]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from plumbline import exits
+from plumbline import exits, mistakes
 from plumbline.contract import ConfigError
 from plumbline.files import make_folder
 from plumbline.search import presence, trust
@@ -113,10 +113,8 @@ def submitted(study: Study, options: Any, new: bool) -> int:
 
 def beside(overrides: list[str], folders: list[Path]) -> list[Path]:
     """The further folders of option files that hydra.searchpath names; trials are composed with them, too."""
-    from plumbline.train import search_path
-
     found: list[Path] = []
-    for place in search_path(overrides):
+    for place in mistakes.search_path(overrides):
         kind, given, path = place.rpartition("://")
         if given and kind != "file":
             raise ConfigError(

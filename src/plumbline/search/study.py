@@ -7,15 +7,16 @@ import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
 
 from plumbline import config
-from plumbline.contract import ConfigError, check_node, check_value, nearest, require
+from plumbline.contract import ConfigError, check_node, check_value, nearest
 from plumbline.files import read_text
 from plumbline.parsing import parse_yaml
+from plumbline.ranges import Index, Positive, Range, Seed
 from plumbline.search.space import SEPARATOR, Parameter, Point, Space
 
 if TYPE_CHECKING:
@@ -35,30 +36,19 @@ class Search:
     """How a study searches, and for how long: the keys of conf/search."""
 
     sampler: Any
-    n_trials: int | None
-    timeout: float | None
-    workers: int | None
-    seeds: int
-    seed: int
+    n_trials: Annotated[int, Range("[1, 1000000]")] | None
+    timeout: Positive | None
+    workers: Annotated[int, Range("[0, 1000]")] | None
+    seeds: Annotated[int, Range("[1, 1000]")]
+    seed: Seed
     also: list[str]
-    confirm: int
-    max_failures: int
-    retry: int
-    max_deaths: int
+    confirm: Annotated[int, Range("[0, 1000]")]
+    max_failures: Index
+    retry: Index
+    max_deaths: Index
     storage: str | None
     extend: bool
     trust: bool
-
-    def __post_init__(self) -> None:
-        least = {"n_trials": 1, "seeds": 1} | dict.fromkeys(
-            ("workers", "seed", "confirm", "max_failures", "retry", "max_deaths"), 0
-        )
-        for key, lowest in least.items():
-            value = getattr(self, key)
-            require(f"search.{key}", value, value is None or value >= lowest, f"at least {lowest}")
-        require(
-            "search.timeout", self.timeout, self.timeout is None or self.timeout > 0, "above 0, in minutes, or null"
-        )
 
 
 @dataclass
@@ -105,7 +95,6 @@ class Study:
 
     def check(self) -> None:
         """Raise ConfigError on values that no study has."""
-        self.settings  # noqa: B018 - checks the ranges
         if self.search["n_trials"] is None and self.kind != "grid":
             raise ConfigError("search.n_trials=null: only a grid has an end of its own")
         for rows in (*self.earlier, self.space.plain()):
@@ -146,7 +135,8 @@ class Study:
             return self._points
         found: list[Point] = []
         for space in [*map(Space.of, self.earlier), self.space]:
-            found += [point for point in space.grid() if point not in found]
+            known = {tuple(point.items()) for point in found}
+            found += [point for point in space.grid() if tuple(point.items()) not in known]
         self._points = found
         return found
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plumbline.data.core import Spec
+from plumbline.ranges import Range
 from plumbline.regularisers.layers import weight_layers
 from plumbline.report import grey_range
 from plumbline.report.drawing import INK, MUTED, PAPER, WIDTH, canvas, short
@@ -26,7 +27,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 class Filters(Picture):
     """The weights of the first layer as pictures: smooth ones have learnt something, noise has not (Krizhevsky 2012)."""
 
-    def __init__(self, *, most: int):
+    def __init__(self, *, most: Annotated[int, Range("[1, 1000]")]):
         self.most = most
 
     def check(self, spec: Spec, model: nn.Module) -> None:
@@ -55,7 +56,9 @@ class Filters(Picture):
 class Activations(Picture):
     """What the maps of a layer say of a few inputs: the input, then its strongest maps, each row on one scale."""
 
-    def __init__(self, *, layer: str, samples: int, maps: int):
+    def __init__(
+        self, *, layer: str, samples: Annotated[int, Range("[1, 1000]")], maps: Annotated[int, Range("[1, 1000]")]
+    ):
         self.layer, self.samples, self.maps = layer, samples, maps
 
     def check(self, spec: Spec, model: nn.Module) -> None:
@@ -83,7 +86,7 @@ class Activations(Picture):
 class GradCam(Picture):
     """Where the network looks: the last maps, weighted by how much the predicted class leans on each (Selvaraju 2017)."""
 
-    def __init__(self, *, layer: str, samples: int):
+    def __init__(self, *, layer: str, samples: Annotated[int, Range("[1, 1000]")]):
         self.layer, self.samples = layer, samples
 
     def check(self, spec: Spec, model: nn.Module) -> None:
@@ -110,7 +113,7 @@ class GradCam(Picture):
 class Embeddings(Picture):
     """Samples of validation as they come before the last layer, on the two axes along which they differ most (PCA)."""
 
-    def __init__(self, *, samples: int):
+    def __init__(self, *, samples: Annotated[int, Range("[2, 100000]")]):
         self.samples = samples
 
     def check(self, spec: Spec, model: nn.Module) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor, nn
 
 from plumbline.config import ConfigError, nearest
 from plumbline.data.core import Spec
+from plumbline.ranges import Index, Items, Range
 from plumbline.report.drawing import INK, canvas, short
 from plumbline.seeing import Picture, Subject, need
 from plumbline.seeing.network import COLOURS, grid, heard
@@ -26,7 +27,7 @@ class Plane(Picture):
 
     figure = ""
 
-    def __init__(self, *, features: list[str | int]):
+    def __init__(self, *, features: Annotated[list[str | Index], Items(2, 2, distinct=True)]):
         self.features = features
 
     def check(self, spec: Spec, model: nn.Module) -> None:
@@ -37,8 +38,6 @@ class Plane(Picture):
 
     def axes(self, spec: Spec) -> list[int]:
         """The columns of the two features."""
-        if len(self.features) != 2:
-            raise ConfigError(f"figures.{self.figure}.features={self.features}: must be two, names or numbers from 0")
         found = []
         for feature in self.features:
             names = list(spec.features)
@@ -114,7 +113,12 @@ class HiddenUnits(Plane):
 
     figure = "hidden_units"
 
-    def __init__(self, *, features: list[str | int], most: int):
+    def __init__(
+        self,
+        *,
+        features: Annotated[list[str | Index], Items(2, 2, distinct=True)],
+        most: Annotated[int, Range("[1, 1000]")],
+    ):
         super().__init__(features=features)
         self.most = most
 

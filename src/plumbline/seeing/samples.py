@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from plumbline.files import save_arrays
+from plumbline.ranges import Range
 from plumbline.report import grey_range
 from plumbline.report.drawing import INK, MUTED, PAPER, WIDTH, short
 from plumbline.seeing import Picture, Subject
@@ -26,7 +27,7 @@ RIGHT, WRONG = "#0072b2", "#d55e00"
 class Door(Picture):
     """The first batch as it enters the network: scaled, augmented, mixed, by the very step that trains, on a copy."""
 
-    def __init__(self, *, samples: int):
+    def __init__(self, *, samples: Annotated[int, Range("[1, 1000]")]):
         self.samples = samples
 
     def draw(self, subject: Subject) -> Figure:
@@ -69,7 +70,7 @@ class Door(Picture):
 class Film(Picture):
     """What the network says of the same few samples of validation after each epoch: a frame an epoch."""
 
-    def __init__(self, *, samples: int):
+    def __init__(self, *, samples: Annotated[int, Range("[1, 1000]")]):
         self.samples = samples
 
     def watch(self, subject: Subject, epoch: int) -> None:

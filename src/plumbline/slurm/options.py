@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from plumbline.config import PLACE
-from plumbline.contract import ConfigError, nearest, require
+from plumbline.contract import ConfigError, check_value, nearest
+from plumbline.ranges import Count, Range
 
 EARLY = 60  # seconds that SLURM may send a signal too early (sbatch's page on --signal; 45 were seen)
 NAME = re.compile(r"[a-z][a-z0-9-]*")
@@ -21,17 +22,17 @@ VALUE = re.compile(r"[\w.:,=+@%/&|*!()\[\]~-]+")  # what sbatch options are writ
 @dataclass
 class Launcher:
     dry_run: bool
-    save_seconds: int
-    retry: int
-    workers: int
+    save_seconds: Annotated[int, Range("[1, 86400]")]
+    retry: Annotated[int, Range("[0, 1000]")]
+    workers: Annotated[int, Range("[1, 10000]")]
 
 
 @dataclass
 class Resources:
-    nodes: int
-    processes: int
-    gpus: int
-    cpus: int
+    nodes: Annotated[int, Range("[1, 100000]")]
+    processes: Annotated[int, Range("[1, 10000]")]
+    gpus: Annotated[int, Range("[0, 10000]")]
+    cpus: Annotated[int, Range("[1, 10000]")]
     memory: str | None
     time: str
 
@@ -44,7 +45,7 @@ class Cluster:
     account: str | None
     account_like: str | None
     gpu: str | None
-    gpu_types: dict[str, int]
+    gpu_types: dict[str, Count]
     longest: str
     sbatch: dict[str, Any]
     with_gpus: dict[str, Any]
@@ -111,18 +112,17 @@ def _typed(group: str, kind: type, cfg: DictConfig) -> Any:
         raise ConfigError(f"{group}.{missing[0]}: has no value; give one, or take _common into the file's defaults")
     try:
         plain = OmegaConf.to_container(cfg[group], resolve=True)
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), plain))
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), plain))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
         raise ConfigError(f"{group}.{key}: {str(error).splitlines()[0]}") from error
+    for key, annotation in get_type_hints(kind, include_extras=True).items():
+        check_value(f"{group}.{key}", getattr(found, key), annotation)
+    return found
 
 
 def _check(options: Options) -> None:
-    launcher, cluster, wanted = options.launcher, options.cluster, options.resources
-    for name, least in (("nodes", 1), ("processes", 1), ("gpus", 0), ("cpus", 1)):
-        require(f"resources.{name}", getattr(wanted, name), getattr(wanted, name) >= least, f"at least {least}")
-    for name, least in (("save_seconds", 1), ("retry", 0), ("workers", 1)):
-        require(f"launcher.{name}", getattr(launcher, name), getattr(launcher, name) >= least, f"at least {least}")
+    cluster, wanted = options.cluster, options.resources
     if wanted.memory is not None and not re.fullmatch(r"\d+[KMGT]?", wanted.memory):
         raise ConfigError(f"resources.memory={wanted.memory}: is written as 16G, or 16000M")
     limit, longest = seconds("resources.time", wanted.time), seconds("cluster.longest", cluster.longest)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from plumbline.checks.core import summary
 from plumbline.files import make_folder, read_text
+from plumbline.ranges import Range
 
 
 class TensorBoard:
@@ -14,7 +15,15 @@ class TensorBoard:
 
     identity = "tensorboard"
 
-    def __init__(self, directory: Path, configuration: dict[str, Any], run: dict[str, Any], /, *, flush_seconds: int):
+    def __init__(
+        self,
+        directory: Path,
+        configuration: dict[str, Any],
+        run: dict[str, Any],
+        /,
+        *,
+        flush_seconds: Annotated[int, Range("[1, 86400]")],
+    ):
         from torch.utils.tensorboard import SummaryWriter
 
         self.configuration = flat(configuration)
