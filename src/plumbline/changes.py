@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from plumbline.config import ConfigError
 from plumbline.files import read_json
+from plumbline.output import printable
 from plumbline.record import Record
 
 BESIDE = (  # root keys that change nothing of what is learnt, nor of how it is judged
@@ -57,11 +58,11 @@ def _short(value: Any) -> Any:
 
 def told(found: dict[str, Any]) -> str:
     """Changes in one line: optimiser.lr 0.001 → 0.003, regulariser.dropout null → Dropout."""
-    return ", ".join(f"{path} {_plain(before)} → {_plain(after)}" for path, (before, after) in found.items())
+    return ", ".join(f"{printable(path)} {_plain(before)} → {_plain(after)}" for path, (before, after) in found.items())
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return printable(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
 def since_then(change: dict[str, Any]) -> str:

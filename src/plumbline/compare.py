@@ -18,6 +18,7 @@ from plumbline.arms import Arm, difference, grouped
 from plumbline.changes import SEED, changes, told
 from plumbline.config import MAXIMISE, ConfigError, nearest
 from plumbline.exits import DONE, MISTAKE, outlast_the_reader
+from plumbline.output import make_console, print_error, print_safe, printable
 from plumbline.report import Folder, finite, number, read
 
 WORDS = ("objective", "page")
@@ -91,7 +92,7 @@ def main() -> int:
     """Compare the runs of a command line; return the exit status."""
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
-        print(f"python -m plumbline.compare <folder> <folder> … [objective=val/…] [page=<file.html>]\n\n{__doc__}")
+        print_safe(f"python -m plumbline.compare <folder> <folder> … [objective=val/…] [page=<file.html>]\n\n{__doc__}")
         return DONE if words else MISTAKE
     try:
         folders, given = read_words(words)
@@ -101,9 +102,9 @@ def main() -> int:
         page = Path(given["page"]) if "page" in given else default_page(found)
         from plumbline.report.comparison import write_comparison
 
-        print(f"\npage: {write_comparison(page, rows, metric, direction)}")
+        print_safe(f"\npage: {write_comparison(page, rows, metric, direction)}")
     except (ConfigError, OSError) as error:
-        print(f"plumbline: {error}", file=sys.stderr)
+        print_error(error)
         return MISTAKE
     return DONE
 
@@ -136,11 +137,10 @@ def default_page(found: list[Arm]) -> Path:
 
 def show(rows: list[dict[str, Any]], metric: str, direction: str) -> None:
     """The table, in the terminal."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(soft_wrap=False)
+    console = make_console(soft_wrap=False)
     better = "more" if direction == MAXIMISE else "less"
     console.print(f"{metric} on validation ({better} is better), at each run's best epoch; intervals are of 95 %")
     table = Table(box=None, pad_edge=False)
@@ -155,7 +155,12 @@ def show(rows: list[dict[str, Any]], metric: str, direction: str) -> None:
         table.add_column(name, justify=side)
     for row in rows:
         table.add_row(
-            row["letter"], Text(row["label"]), str(row["seeds"]), f"{row['value']:.4g}", row["spread"], against(row)
+            row["letter"],
+            Text(printable(row["label"])),
+            str(row["seeds"]),
+            f"{row['value']:.4g}",
+            row["spread"],
+            against(row),
         )
     console.print(table)
     if any(row["difference"] and row["difference"].verdict == "may be chance" for row in rows):

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from plumbline import variables
 from plumbline.contract import ConfigError, allowed, check_node, nearest, shown
 
 GROUPS = ("data", "model", "loss", "optimiser", "schedule", "init", "step")  # one option each
@@ -113,6 +114,7 @@ class Config:
 def register() -> None:
     """Tell Hydra the schema and the resolver behind a run's unique folder."""
     ConfigStore.instance().store(name="schema", node=Config)
+    variables.register()
     sweeper = {"_target_": "hydra_plugins.plumbline_study.StudySweeper"}
     ConfigStore.instance().store(group="hydra/sweeper", name="study", node=sweeper)
     OmegaConf.register_new_resolver("unique", _unique, use_cache=True, replace=True)
@@ -210,6 +212,7 @@ def check_values(cfg: DictConfig) -> None:
                 "shard=true precision=fp16: gradients in parts are not scaled together; say precision=bf16"
             )
     check_device(cfg.device)
+    variables.check_secrets(cfg)
     check_checks(cfg.checks)
     if not cfg.name or set(cfg.name) & set("/\\\0\n"):
         raise ConfigError(f"name={cfg.name!r}: is part of a folder's name: not empty, without slashes")

@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from plumbline.output import printable
 from plumbline.ranges import WHOLE, Range
 
 
@@ -197,7 +198,7 @@ def shown(value: Any) -> str:
         return f"[{','.join(map(shown, value))}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{shown(item)}" for key, item in value.items()) + "}"
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), printable(value))
 
 
 MANY = {int: "whole numbers", float: "numbers", str: "words"}

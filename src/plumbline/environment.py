@@ -12,6 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+JOB = (  # of SLURM's variables, those that find a job again and say on what it ran: no user, account or comment
+    "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NUM_NODES", "SLURM_JOB_PARTITION",
+    "SLURM_RESTART_COUNT",
+)  # fmt: skip
 SNAPSHOT = "snapshot.json"  # stands at the head of a copied tree, and says what it is a copy of
 
 
@@ -37,7 +41,7 @@ def environment() -> dict[str, Any]:
     }  # fmt: skip
     if torch.cuda.is_available():
         facts["gpu"], facts["cuda"] = torch.cuda.get_device_name(), torch.version.cuda
-    facts |= {key: value for key, value in os.environ.items() if key.startswith("SLURM_JOB")}
+    facts |= {key: os.environ[key] for key in JOB if key in os.environ}
     return facts
 
 

@@ -20,6 +20,7 @@ from plumbline.config import ConfigError
 from plumbline.contract import describe
 from plumbline.exits import BUG, DONE, MISTAKE, outlast_the_reader
 from plumbline.ledger import LEDGER, open_ledger
+from plumbline.output import make_console, print_error, print_safe
 from plumbline.train import CONF, code_folders
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def main() -> int:
     """Evaluate the best weights of a run on its test set; return the exit status."""
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
-        print(
+        print_safe(
             "python -m plumbline.evaluate run=<folder> [on=val] [beside=[<folder>,…]] [tta=5] [temperature=true] "
             f"[again='why a second time'] [device=auto] [allow=[…]]\n\n{__doc__}"
         )
@@ -63,10 +64,10 @@ def main() -> int:
         request = read_request(words)
         evaluate(request)
     except mistakes.COMPOSITION as error:
-        print(f"plumbline: {mistakes.explain(error, [CONF])}", file=sys.stderr)
+        print_error(mistakes.explain(error, [CONF]))
         return MISTAKE
     except OSError as error:
-        print(f"plumbline: {error}", file=sys.stderr)
+        print_error(error)
         return BUG
     return DONE
 
@@ -190,7 +191,6 @@ def validated(
 
 def compare(found: dict[str, Any]) -> None:
     """The network alone beside all that was asked for, on validation."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("validation", "the network alone", "as asked", "95 % interval", box=None, pad_edge=False)
@@ -199,7 +199,7 @@ def compare(found: dict[str, Any]) -> None:
         table.add_row(
             name, f"{alone['value']:.4f}", f"{asked['value']:.4f}", f"{asked['low']:.4f} – {asked['high']:.4f}"
         )
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     console.print(table)
     said = [found["answers"]] if found["answers"] else []
     said += [f"temperature {' and '.join(f'{t:.3f}' for t in found['temperatures'])}"] if found["temperatures"] else []
@@ -224,10 +224,9 @@ def twins(data: Data, test: Split, cfg: DictConfig) -> list[Finding]:
 
 def show(found: dict[str, Any], directory: Path) -> None:
     """The test metrics, and how often this test set has been looked at."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     table = Table("", "test", "95 % interval", box=None, pad_edge=False)
     for name, metric in found["metrics"].items():
         table.add_row(name, f"{metric['value']:.4f}", f"{metric['low']:.4f} – {metric['high']:.4f}")

@@ -23,10 +23,12 @@ from plumbline import mistakes
 from plumbline.config import STUDY, ConfigError
 from plumbline.exits import BY_HAND, DONE, TO_BE_CONTINUED
 from plumbline.files import read_json
+from plumbline.output import print_safe
 from plumbline.record import MAY_CHANGE, write_request
 from plumbline.signals import Left
 from plumbline.slurm.job import fate
 from plumbline.transfer import named
+from plumbline.variables import recorded, written_words
 
 if TYPE_CHECKING:
     from plumbline.signals import Signals
@@ -49,7 +51,7 @@ def trained(
     if said is None:
         return cfg
     if (directory / "overrides.yaml").exists():  # a run that goes on
-        overrides = list(OmegaConf.load(directory / "overrides.yaml"))
+        overrides = written_words(OmegaConf.load(directory / "overrides.yaml"))
     words, folder = located(said, overrides)
     if status(folder) != "finished":
         if not alone:
@@ -60,7 +62,7 @@ def trained(
         try:
             with held(folder, signals) as lock:
                 if status(folder) != "finished":
-                    print(f"first {said}, whose weights are where this run starts: {folder}", flush=True)
+                    print_safe(f"first {said}, whose weights are where this run starts: {folder}", flush=True)
                     ended = train(words, folder, signals, lock)
                     if signals.asked:  # it may have been ended by that before it could, or when it had nothing to save
                         raise Left(fate(signals.asked))
@@ -98,7 +100,7 @@ def located(said: str, overrides: list[str]) -> tuple[list[str], Path]:
         raise ConfigError(f"transfer.file={said}: {mistakes.explain(error, [CONF, *dirs])}") from error
     if cfg.transfer and named(cfg):
         raise ConfigError(f"transfer.file={said}: starts from {cfg.transfer.file} itself; train that by hand")
-    content = OmegaConf.to_container(cfg, resolve=True)
+    content = recorded(cfg)
     same = {key: value for key, value in content.items() if key not in (*MAY_CHANGE, "outputs")}
     digest = hashlib.sha256(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()[:10]
     return [*words, *(f"--config-dir={folder}" for folder in dirs)], Path(
@@ -123,7 +125,7 @@ def held(folder: Path, signals: Signals) -> Iterator[Any]:
                 break
             except BlockingIOError:
                 if not waited:
-                    print(f"waiting for {folder}, which another process trains", flush=True)
+                    print_safe(f"waiting for {folder}, which another process trains", flush=True)
                 waited = True
                 if signals.asked:
                     raise Left(fate(signals.asked)) from None

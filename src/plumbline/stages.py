@@ -14,6 +14,7 @@ from typing import Any
 
 from plumbline.config import ConfigError
 from plumbline.exits import CHECK_FAILED, DONE, MISTAKE, outlast_the_reader
+from plumbline.output import print_error, print_safe
 
 BETWEEN = "/"  # a word of its own between the stages
 
@@ -28,7 +29,7 @@ def main() -> int:
         directory, stages = parse(words)
         return climb(directory, stages)
     except ConfigError as error:
-        print(f"plumbline: {error}", file=sys.stderr)
+        print_error(error)
         return MISTAKE
 
 
@@ -57,12 +58,12 @@ def climb(directory: Path, stages: list[list[str]]) -> int:
         folder = directory / str(number)
         status = run_stage(folder, words)
         if status != DONE:
-            print(f"stage {number} ended with status {status}; the same command goes on when it can")
+            print_safe(f"stage {number} ended with status {status}; the same command goes on when it can")
             return status
         now = read(folder)
-        print(f"stage {number}: {now['objective']} {now['best'][now['objective']]:.4f}   {' '.join(words)}")
+        print_safe(f"stage {number}: {now['objective']} {now['best'][now['objective']]:.4f}   {' '.join(words)}")
         if before is not None and not beats(now, before):
-            print(
+            print_safe(
                 f"stage {number} does not beat stage {number - 1} "
                 f"({before['best'][before['objective']]:.4f}): stop and find out why; its report is {folder / 'report.html'}"
             )
@@ -76,7 +77,9 @@ def run_stage(folder: Path, words: list[str]) -> int:
     if (folder / "run.json").exists():
         from omegaconf import OmegaConf
 
-        asked = list(OmegaConf.load(folder / "overrides.yaml"))
+        from plumbline.variables import written_words
+
+        asked = written_words(OmegaConf.load(folder / "overrides.yaml"))
         if asked != words:
             raise ConfigError(
                 f"{folder}: was begun as {' '.join(asked)}, not as {' '.join(words)}; name another folder for other stages"

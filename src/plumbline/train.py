@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from plumbline import config, mistakes
 from plumbline.environment import SNAPSHOT
 from plumbline.exits import BY_HAND, DONE, MISTAKE, TO_BE_CONTINUED, outlast_the_reader
+from plumbline.output import print_error, print_safe
 
 _HERE = Path(__file__).resolve()
 CONF = next(folder for folder in (_HERE.parents[2] / "conf", _HERE.parent / "conf") if folder.is_dir())  # clone, wheel
@@ -30,7 +31,7 @@ def main() -> int:
     if {"--help", "-h"} & set(words):
         from plumbline.help import text
 
-        print(text(folders))
+        print_safe(text(folders))
         return DONE
     sys.path[1:1] = [entry for entry in code_folders(words) if entry not in sys.path]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises, and we say it
@@ -62,7 +63,7 @@ def main() -> int:
             if status in (BY_HAND, TO_BE_CONTINUED):
                 break  # who stops one stops them all
     except mistakes.COMPOSITION as error:
-        print(f"plumbline: {mistakes.explain(error, folders)}", file=sys.stderr)
+        print_error(mistakes.explain(error, folders))
         status = MISTAKE
     except KeyboardInterrupt:  # before there was anything to save
         status = BY_HAND

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from plumbline.output import csv_cell, printable
 from plumbline.search.compose import alone, hydra_at
 
 if TYPE_CHECKING:
@@ -159,14 +160,18 @@ def table(study: Study, opened: optuna.Study) -> str:
     text = io.StringIO()
     spread = [f"{objectives[0]} std"] if study.search["seeds"] > 1 else []
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["trial", "status", *objectives, *spread, *study.space.names, "seconds", "folder", "reason"])
+    rows.writerow(
+        csv_cell(name)
+        for name in ["trial", "status", *objectives, *spread, *study.space.names, "seconds", "folder", "reason"]
+    )
     for trial in opened.get_trials(deepcopy=False):
         values = trial.values or [""] * len(objectives)
         seconds = (trial.datetime_complete - trial.datetime_start).total_seconds() if trial.datetime_complete else ""
         reason = trial.user_attrs.get("reason", "").strip().splitlines()[-1:]
         row = [trial.number, status(trial), *values, *([deviation(trial)] if spread else [])]
         row += [trial.params.get(name, "") for name in study.space.names]
-        rows.writerow([*row, seconds, study.trial(trial.number).name, *(reason or [""])])
+        row += [seconds, study.trial(trial.number).name, *(reason or [""])]
+        rows.writerow(map(csv_cell, row))
     return text.getvalue()
 
 
@@ -226,7 +231,8 @@ def experiment(study: Study, opened: optuna.Study, trial: FrozenTrial) -> str:
         deltas.pop(key, None)
     git = run["git"] or {"commit": None, "dirty": False}
     head = HEAD.format(
-        question=run["question"] or f"the best of the study {study.name}", command=command(study), seconds=run["seconds"],
+        question=printable(run["question"] or f"the best of the study {study.name}"), command=printable(command(study)),
+        seconds=run["seconds"],
         objective=run["objective"], value=run["best"][run["objective"]],
         commit=f"{git['commit'] or 'unknown'}{', with changes' if git['dirty'] else ''}",
     )  # fmt: skip
