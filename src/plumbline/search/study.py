@@ -143,7 +143,8 @@ class Study:
         noted = self.folder / CODE / "snapshot.json"
         root = json.loads(noted.read_text())["root"] if noted.exists() else None
         inside = root is not None and path.is_relative_to(root)
-        return self.folder / CODE / path.relative_to(root) if inside else path
+        copy = self.folder / CODE / path.relative_to(root) if inside else path
+        return copy if copy.exists() else path  # what was left out lies where it lay
 
     def built(self, path: str, node: dict[str, Any]) -> Any:
         """A component as study.yaml has it. What is read back may use what conf/train.yaml allows, and no more."""
