@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plumbline.changes import SEED, changes, settings
+from plumbline.changes import SEED, changes, fingerprint_of, settings
 from plumbline.config import MAXIMISE
 from plumbline.report import Folder, finite, read
 
@@ -147,9 +147,9 @@ def grouped(runs: list[Folder]) -> list[Arm]:
     """Arms in the order of their first runs."""
     found: list[tuple[dict[str, Any], list[Folder]]] = []
     for run in runs:
-        own = settings(run.path)
+        own, data = settings(run.path), fingerprint_of(run.run)
         for known, those in found:
-            if not set(changes(known, own)) - {SEED}:
+            if not set(changes(known, own, (fingerprint_of(those[0].run), data))) - {SEED}:
                 those.append(run)
                 break
         else:

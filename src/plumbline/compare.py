@@ -15,7 +15,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from plumbline.arms import Arm, difference, grouped
-from plumbline.changes import SEED, changes, told
+from plumbline.changes import SEED, changes, fingerprint_of, told
 from plumbline.config import MAXIMISE, ConfigError, nearest
 from plumbline.exits import DONE, MISTAKE, outlast_the_reader
 from plumbline.output import make_console, print_error, print_safe, printable
@@ -72,7 +72,9 @@ def compared(found: list[Arm], metric: str, direction: str) -> list[dict[str, An
     rows = []
     for place, arm in enumerate(found):
         values = list(arm.values(metric).values())
-        keys = {path: both for path, both in changes(found[0].settings, arm.settings).items() if path != SEED}
+        data = (fingerprint_of(found[0].runs[0].run), fingerprint_of(arm.runs[0].run))
+        keys = changes(found[0].settings, arm.settings, data)
+        keys.pop(SEED, None)
         ruler = metric == "val/loss" and "loss" in keys
         apart = None
         if place and not ruler:

@@ -135,8 +135,9 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
         return validated(directory, data, training, cfg, alone, known, targets, shown, found)
     degrees = temperature(known, targets) if request.temperature else 1.0
 
-    here = (run["test"] or {}).get("openings", 0)
-    opening = open_ledger(directory, cfg, data.identity(), request.again, here)
+    identity, before = data.identity(), run["test"] or {}
+    here = before.get("openings", 0) if before.get("data", identity) == identity else 0
+    opening = open_ledger(directory, cfg, identity, request.again, here)
     with mistakes_in("data", "the test set cannot be read"):
         test = data.open_test(opening)
     test.to(where, cfg.channels_last)
@@ -154,6 +155,7 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
         "opened": opening.time,
         "openings": opening.number,
         "again": opening.again,
+        "data": identity,
         "samples": len(test),
         "left_out": test.left_out,
         "metrics": metrics,

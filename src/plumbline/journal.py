@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, TextIO
 
-from plumbline.changes import latest, settings, told
+from plumbline.changes import fingerprint_of, latest, settings, told
 from plumbline.config import MAXIMISE, ConfigError
 from plumbline.exits import DONE, MISTAKE, outlast_the_reader
 from plumbline.files import lock, read_json, write_json
@@ -92,7 +92,7 @@ def tree(runs: list[Entry]) -> list[Entry]:
         known[str(entry.folder.resolve())] = entry
         if above is None:
             roots.append(entry)
-        elif entry.keys or entry.run["status"] != "finished":
+        elif entry.keys or entry.run["status"] != "finished" or fingerprint_of(entry.run) != fingerprint_of(above.run):
             above.below.append(entry)
         else:
             above.replicates.append(entry.run)

@@ -85,12 +85,37 @@ def run_stage(folder: Path, words: list[str]) -> int:
                 f"{folder}: was begun as {' '.join(asked)}, not as {' '.join(words)}; name another folder for other stages"
             )
         if read(folder)["status"] == "finished":
+            check_data(folder, words)
             return DONE
         words = [f"resume={folder}"]
     else:
         words = [*words, f"hydra.run.dir={folder}"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     return subprocess.run([sys.executable, "-m", "plumbline.train", *words], env=environment).returncode
+
+
+def check_data(folder: Path, words: list[str]) -> None:
+    """Raise ConfigError where the data of a finished stage have changed: its score and a later stage's differ by that, too."""
+    from omegaconf import OmegaConf
+
+    from plumbline import config
+    from plumbline.changes import fingerprint_of
+    from plumbline.first import fingerprint
+    from plumbline.record import saved_config
+    from plumbline.train import CONF, code_folders
+
+    if (then := fingerprint_of(read(folder))) is None:
+        return
+    sys.path[1:1] = [entry for entry in code_folders(words) if entry not in sys.path]
+    config.register()
+    given = [word for word in words if word.startswith("allow=")]
+    allow = OmegaConf.from_cli(given[-1:]).allow if given else OmegaConf.load(CONF / "train.yaml").allow
+    now = fingerprint(saved_config(folder, "stages", list(allow)))
+    if then != now:
+        raise ConfigError(
+            f"{folder}: the data have changed since this stage was run ({then} then, {now} now); "
+            "name another folder for stages over these data"
+        )
 
 
 def read(folder: Path) -> dict[str, Any]:
