@@ -98,8 +98,10 @@ def test_runs_over_edited_data_are_apart_everywhere(run, tmp_path: Path, capsys)
     assert noted(b)["change"]["keys"] == {} and noted(b)["change"]["seeds"] == [0, 1]
     assert list(noted(c)["change"]["keys"]) == [CONTENTS]
     assert [len(arm.runs) for arm in arms.grouped([read(a), read(b), read(c)])] == [2, 1]
+    assert noted(c)["change"]["outcome"] is None  # its validation samples were edited, too
     rows = compare.compared(*compare.arms([a, b, c], None))
     assert rows[1]["label"].startswith(f"{CONTENTS} ") and "… → " in rows[1]["label"]
+    assert (rows[1]["difference"], rows[1]["why"]) == (None, "other validation samples")
     (root,) = journal.tree(journal.entries(tmp_path))
     assert (len(root.replicates), [entry.folder.name for entry in root.below]) == (1, ["c"])
 

@@ -60,6 +60,11 @@ def fingerprint_of(run: dict[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def is_validated_alike(data: tuple[str | None, str | None], keys: dict[str, Any]) -> bool:
+    """Whether two runs that differ in these keys have the same validation samples, as far as their contents are known."""
+    return CONTENTS not in keys or data[0].partition("-")[2] == data[1].partition("-")[2]
+
+
 def apart(before: str, after: str) -> tuple[str, str]:
     """Two fingerprints, each `<of train>-<of validation>`, in short: of the first part that differs."""
     parts = list(zip(before.split("-"), after.split("-"), strict=False))

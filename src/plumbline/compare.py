@@ -15,7 +15,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from plumbline.arms import Arm, difference, grouped
-from plumbline.changes import SEED, changes, fingerprint_of, told
+from plumbline.changes import SEED, changes, fingerprint_of, is_validated_alike, told
 from plumbline.config import MAXIMISE, ConfigError, nearest
 from plumbline.exits import DONE, MISTAKE, outlast_the_reader
 from plumbline.output import make_console, print_error, print_safe, printable
@@ -77,7 +77,7 @@ def compared(found: list[Arm], metric: str, direction: str) -> list[dict[str, An
         keys.pop(SEED, None)
         ruler = metric == "val/loss" and "loss" in keys
         apart = None
-        if place and not ruler:
+        if place and not ruler and is_validated_alike(data, keys):
             apart = difference(found[0], arm, metric, direction, ENOUGH, choices=len(found) - 1)
         ends = arm.runs[0].get("interval", dict).get(metric) or [None, None]
         interval = f"{number(ends[0])} to {number(ends[1])}" if finite(ends[0]) else ""

@@ -80,7 +80,7 @@ def entries(outputs: Path) -> list[Entry]:
             found.append(Entry(folder, read_run(folder)))
         except (ConfigError, KeyError):
             continue  # damaged, or no run of ours
-    return sorted(found, key=lambda entry: str(entry.run.get("started")))
+    return sorted(reversed(found), key=lambda entry: str(entry.run.get("started")))
 
 
 def tree(runs: list[Entry]) -> list[Entry]:
