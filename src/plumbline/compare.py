@@ -144,7 +144,9 @@ def show(rows: list[dict[str, Any]], metric: str, direction: str) -> None:
 
     console = make_console(soft_wrap=False)
     better = "more" if direction == MAXIMISE else "less"
-    console.print(f"{metric} on validation ({better} is better), at each run's best epoch; intervals are of 95 %")
+    console.print(
+        f"{printable(metric)} on validation ({better} is better), at each run's best epoch; intervals are of 95 %"
+    )
     table = Table(box=None, pad_edge=False)
     for name, side in (
         ("", "left"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from plumbline.changes import since_then
 from plumbline.checks.core import ALARMS, ranked
 from plumbline.checks.margin import margin, strongest
-from plumbline.output import make_console
+from plumbline.output import indented, make_console
 
 STYLES = {"fail": "bold red", "warn": "bold yellow", "info": "", "ok": ""}
 COUNTED = {"fail": "failed", "warn": "warn", "info": "to note", "ok": "passed"}
@@ -34,7 +34,7 @@ class Console:
 
     def say(self, words: str | None) -> None:
         if words:
-            self._print(words, markup=False)
+            self._print(indented(words), markup=False)
 
     def _print(self, *content: Any, **options: Any) -> None:
         try:

@@ -20,7 +20,7 @@ from plumbline.config import ConfigError
 from plumbline.contract import describe
 from plumbline.exits import BUG, DONE, MISTAKE, outlast_the_reader
 from plumbline.ledger import LEDGER, open_ledger
-from plumbline.output import make_console, print_error, print_safe
+from plumbline.output import make_console, print_error, print_safe, printable
 from plumbline.train import CONF, code_folders
 
 if TYPE_CHECKING:
@@ -234,10 +234,10 @@ def show(found: dict[str, Any], directory: Path) -> None:
         table.add_row(name, f"{metric['value']:.4f}", f"{metric['low']:.4f} – {metric['high']:.4f}")
     console.print(table)
     for name in found["left_out"]:
-        console.print(f"left out: {name}", markup=False)
+        console.print(f"left out: {printable(name)}", markup=False)
     for finding in found["twins"]:
         if finding["severity"] != "ok":
-            console.print(f"{finding['severity']}: {finding['message']}", markup=False)
+            console.print(f"{finding['severity']}: {printable(finding['message'])}", markup=False)
     times = "the first opening" if found["openings"] == 1 else f"opening number {found['openings']}"
     console.print(f"{found['samples']:,} samples; {times} of this test set, noted in {LEDGER}", markup=False)
     console.print(f"report: {directory / 'report.html'}", markup=False)

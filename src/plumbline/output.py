@@ -56,10 +56,14 @@ def print_safe(text: Any = "", file: TextIO | None = None, flush: bool = False) 
 
 
 def print_error(error: Any) -> None:
-    """Print `plumbline: <message>` to standard error; its further lines are indented, so that none looks like another."""
-    first, *others = redact(printable_lines(error)).split("\n")
-    lines = [line if line[:1] in ("", " ") else f"  {line}" for line in others]
-    print("\n".join([f"plumbline: {first}", *lines]), file=sys.stderr)
+    """Print `plumbline: <message>` to standard error."""
+    print_safe(indented(f"plumbline: {error}"), file=sys.stderr)
+
+
+def indented(text: str) -> str:
+    """The text, with all lines but the first indented, so that none looks like a message of its own."""
+    first, *others = text.split("\n")
+    return "\n".join([first, *(line if line[:1] in ("", " ") else f"  {line}" for line in others)])
 
 
 def print_traceback(kind: type[BaseException], error: BaseException, trace: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from plumbline.config import ConfigError
 from plumbline.exits import CHECK_FAILED, DONE, MISTAKE, outlast_the_reader
-from plumbline.output import print_error, print_safe
+from plumbline.output import print_error, print_safe, printable
 
 BETWEEN = "/"  # a word of its own between the stages
 
@@ -61,7 +61,9 @@ def climb(directory: Path, stages: list[list[str]]) -> int:
             print_safe(f"stage {number} ended with status {status}; the same command goes on when it can")
             return status
         now = read(folder)
-        print_safe(f"stage {number}: {now['objective']} {now['best'][now['objective']]:.4f}   {' '.join(words)}")
+        print_safe(
+            f"stage {number}: {printable(now['objective'])} {now['best'][now['objective']]:.4f}   {' '.join(words)}"
+        )
         if before is not None and not beats(now, before):
             print_safe(
                 f"stage {number} does not beat stage {number - 1} "

@@ -80,7 +80,10 @@ class View:
     def value(self, trial: FrozenTrial) -> str:
         values = trial.values or []
         return (
-            ", ".join(f"{name} {value:.4f}" for (name, _), value in zip(self.objectives, values, strict=False)) or "–"
+            ", ".join(
+                f"{printable(name)} {value:.4f}" for (name, _), value in zip(self.objectives, values, strict=False)
+            )
+            or "–"
         )
 
     def point(self, trial: FrozenTrial) -> str:
@@ -181,7 +184,7 @@ def closing(view: View) -> list[str]:
     for name in ("best.yaml", "trials.csv", "report.html"):
         if (study.folder / name).exists():
             words.append(f"{name}: {_here(study.folder / name)}")
-    return words
+    return [printable(word) for word in words]
 
 
 def _here(path: Path) -> Path:
