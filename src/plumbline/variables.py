@@ -35,19 +35,16 @@ def _resolve(name: str, *default: str | None) -> str | None:
     return oc.env(name, *default)
 
 
-def recorded(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values for a record: resolved, but as written where a value is not to be recorded."""
+def recorded(node: Any) -> Any:
+    """A configuration as plain values for a record: resolved, but as written where a value is not to be recorded."""
     register()
-    return _recorded(cfg)
-
-
-def _recorded(node: Any) -> Any:
     keys = node.keys() if isinstance(node, DictConfig) else range(len(node))
-    found = {key: _value(node, key) for key in keys}
+    found = {key: recorded_value(node, key) for key in keys}
     return list(found.values()) if isinstance(node, ListConfig) else found
 
 
-def _value(node: Any, key: Any) -> Any:
+def recorded_value(node: Any, key: Any) -> Any:
+    """One value of a configuration, for a record."""
     if OmegaConf.is_missing(node, key):
         return "???"
     if is_private(node, key):
@@ -55,7 +52,7 @@ def _value(node: Any, key: Any) -> Any:
     value = node[key]
     if isinstance(value, str) and OmegaConf.is_interpolation(node, key):
         return value.replace("${", "\\${")  # text by now, and not to be resolved when it is read back
-    return _recorded(value) if OmegaConf.is_config(value) else value
+    return recorded(value) if OmegaConf.is_config(value) else value
 
 
 def is_private(node: Any, key: Any) -> bool:

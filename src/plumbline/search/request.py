@@ -20,7 +20,7 @@ from plumbline.search.compose import hydra_at
 from plumbline.search.difference import IDENTITY
 from plumbline.search.space import parse
 from plumbline.search.study import Search, Study
-from plumbline.variables import recorded
+from plumbline.variables import recorded, recorded_value
 
 
 def asked(
@@ -52,8 +52,7 @@ def asked(
     from plumbline.search.storage import VARIABLE
     from plumbline.search.storage import shown as without_password
 
-    written = recorded(cfg)
-    settings = {key: value for key, value in written["search"].items() if key != "_target_"}
+    settings = {key: value for key, value in recorded(cfg.search).items() if key != "_target_"}
     url, settings["storage"] = settings.pop("storage"), None
     if url is not None and "***" in url:  # a command as it was noted, without the password
         url = os.environ.get(VARIABLE)
@@ -65,10 +64,10 @@ def asked(
     if url is not None and url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
         url = f"sqlite:///{Path(url.removeprefix('sqlite:///')).resolve()}"
     study = Study(
-        folder=Path(), name="", question=written["question"], cwd=str(Path.cwd()), config_name=config_name,
+        folder=Path(), name="", question=recorded_value(cfg, "question"), cwd=str(Path.cwd()), config_name=config_name,
         command=shlex.join(["scripts/train", *(_hide(word) for word in words)]),
         config_dirs=[str(folder) for folder in folders[1:]], fixed=fixed, space=space, kind=kind, search=settings,
-        pruner=written["pruner"], storage=None if url is None else without_password(url),
+        pruner=recorded(cfg.pruner), storage=None if url is None else without_password(url),
         created=now(), earlier=[],
     )  # fmt: skip
     study.name = cfg.study if cfg.study is not None else f"{cfg.name}-{digest(study)}"
