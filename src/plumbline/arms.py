@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plumbline.changes import SEED, changes, settings
+from plumbline.changes import SEED, changes, fingerprint_of, is_validated_alike, settings
 from plumbline.config import MAXIMISE
 from plumbline.report import Folder, finite, read
 
@@ -136,6 +136,9 @@ def outcome(change: dict[str, Any], directory: Path, metric: str, direction: str
         return change | {"outcome": None}  # measured by two rulers
     if not before.runs[0].run or not finite(before.runs[0].best.get(metric)):
         return change | {"outcome": None}  # taken away meanwhile
+    data = (fingerprint_of(before.runs[0].run), fingerprint_of(after.runs[0].run))
+    if not is_validated_alike(data, change["keys"]):
+        return change | {"outcome": None}  # the validation samples were edited
     try:
         found = difference(before, after, metric, direction, resamples)
     except Exception as error:  # of another version, or damaged: an earlier run shall not cost this one its end
@@ -147,9 +150,9 @@ def grouped(runs: list[Folder]) -> list[Arm]:
     """Arms in the order of their first runs."""
     found: list[tuple[dict[str, Any], list[Folder]]] = []
     for run in runs:
-        own = settings(run.path)
+        own, data = settings(run.path), fingerprint_of(run.run)
         for known, those in found:
-            if not set(changes(known, own)) - {SEED}:
+            if not set(changes(known, own, (fingerprint_of(those[0].run), data))) - {SEED}:
                 those.append(run)
                 break
         else:

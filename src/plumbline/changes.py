@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from plumbline.config import ConfigError
+from plumbline.output import printable
 from plumbline.record import Record
 from plumbline.stored import read_run_file, read_settings, skip
 
@@ -19,24 +20,55 @@ BESIDE = (  # root keys that change nothing of what is learnt, nor of how it is 
     "channels_last", "watch", "train_eval", "eval_batch_size", "save_minutes", "snapshots", "bootstrap", "resume", "allow",
     "launcher", "cluster", "resources",
 )  # fmt: skip
-ELSEWHERE = ("data.root", "data.download", "data.workers")  # where data lie and who fetches them
+ELSEWHERE = ("data.root", "data.download", "data.workers", "data.scan_cache")  # where data lie and who fetches them
+BY_THE_WAY = tuple(path for path in ELSEWHERE if path != "data.root")  # these explain no other data
+PLACES = ("data.file", "data.root", "data.system_root", "data.path", "data.folder", "data.directory", "data.dir")
+CONTENTS = "data (contents)"  # the change of data that no key of the configuration explains
 SEED = "seed"
 SHOWN = 6  # changes that are named in a sentence
 LOOKED_AT = 500  # latest folders of runs: 0.1 ms each
 NEAR = 30  # of them, those of the same data: 5 ms each, for their whole configuration
 
 
-def changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changes(
+    before: dict[str, Any], after: dict[str, Any], data: tuple[str | None, str | None] = (None, None)
+) -> dict[str, tuple[Any, Any]]:
     """What differs between two configurations, the seed included: {path: (before, after)}.
 
     A component exchanged for another is one change, whatever values it brings; so is one that came or went. A root key
-    that one of them does not have is of another version, and says nothing.
+    that one of them does not have is of another version, and says nothing. data: the fingerprints of what the two were
+    trained and validated on. Where they are known, other data are a change, and the same data elsewhere are none.
     """
     found: dict[str, tuple[Any, Any]] = {}
     for key in before:
         if key in after and key not in BESIDE:
             _differ(key, before[key], after[key], found)
-    return {path: both for path, both in found.items() if path not in ELSEWHERE}
+    known, same = None not in data, data[0] == data[1]
+    if known and not same:
+        if any(path == "data" or (path.startswith("data.") and path not in BY_THE_WAY) for path in found):
+            return {path: both for path, both in found.items() if path not in BY_THE_WAY}
+        return {CONTENTS: apart(*data)} | {path: both for path, both in found.items() if path not in ELSEWHERE}
+    dropped = (*ELSEWHERE, *PLACES) if known else ELSEWHERE
+    return {path: both for path, both in found.items() if path not in dropped}
+
+
+def fingerprint_of(run: dict[str, Any]) -> str | None:
+    """The fingerprint of the data in a run's run.json, or None."""
+    data = run.get("data")
+    found = data.get("fingerprint") if isinstance(data, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def is_validated_alike(data: tuple[str | None, str | None], keys: dict[str, Any]) -> bool:
+    """Whether two runs that differ in these keys have the same validation samples, as far as their contents are known."""
+    return CONTENTS not in keys or data[0].partition("-")[2] == data[1].partition("-")[2]
+
+
+def apart(before: str, after: str) -> tuple[str, str]:
+    """Two fingerprints, each `<of train>-<of validation>`, in short: of the first part that differs."""
+    parts = list(zip(before.split("-"), after.split("-"), strict=False))
+    one, other = next((pair for pair in parts if pair[0] != pair[1]), (before, after))
+    return f"{one[:8]}…", f"{other[:8]}…"
 
 
 def _differ(path: str, before: Any, after: Any, found: dict[str, tuple[Any, Any]]) -> None:
@@ -56,11 +88,11 @@ def _short(value: Any) -> Any:
 
 def told(found: dict[str, Any]) -> str:
     """Changes in one line: optimiser.lr 0.001 → 0.003, regulariser.dropout null → Dropout."""
-    return ", ".join(f"{path} {_plain(before)} → {_plain(after)}" for path, (before, after) in found.items())
+    return ", ".join(f"{printable(path)} {_plain(before)} → {_plain(after)}" for path, (before, after) in found.items())
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return printable(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
 def since_then(change: dict[str, Any]) -> str:
@@ -88,7 +120,7 @@ def since(cfg: DictConfig, record: Record) -> dict[str, Any] | None:
         earlier = islice(alike(Path(cfg.outputs), record.run, ours), NEAR)
     best: dict[str, Any] | None = None
     for folder, run, theirs in earlier:
-        differing = changes(theirs, ours)
+        differing = changes(theirs, ours, (fingerprint_of(run), fingerprint_of(record.run)))
         seeds = differing.pop(SEED, None)
         if best is None or (len(differing), seeds is not None) < (len(best["keys"]), best["seeds"] is not None):
             commits = [(git or {}).get("commit") for git in (run.get("git"), record.run["git"])]

@@ -16,10 +16,11 @@ from statistics import mean, stdev
 from typing import Any
 
 from plumbline.arms import Arm, difference, grouped
-from plumbline.changes import SEED, changes, told
+from plumbline.changes import SEED, changes, fingerprint_of, is_validated_alike, told
 from plumbline.config import MAXIMISE, ConfigError, nearest
 from plumbline.exits import DONE, MISTAKE, outlast_the_reader
 from plumbline.files import check_file, read_text
+from plumbline.output import make_console, print_error, print_safe, printable
 from plumbline.report import Folder, finite, number, read
 from plumbline.stored import RUN, read_run_file, read_runs, read_settings, skip
 
@@ -92,19 +93,15 @@ def compared(found: list[Arm], metric: str, direction: str) -> list[dict[str, An
     rows = []
     for place, arm in enumerate(found):
         values = list(arm.values(metric).values())
-        keys = {path: both for path, both in changes(found[0].settings, arm.settings).items() if path != SEED}
+        data = (fingerprint_of(found[0].runs[0].run), fingerprint_of(arm.runs[0].run))
+        keys = changes(found[0].settings, arm.settings, data)
+        keys.pop(SEED, None)
         ruler = metric == "val/loss" and "loss" in keys
         apart = None
-        if place and not ruler:
+        if place and not ruler and is_validated_alike(data, keys):
             try:
                 apart = difference(found[0], arm, metric, direction, ENOUGH, choices=len(found) - 1)
-            except (
-                ArithmeticError,
-                LookupError,
-                RuntimeError,
-                TypeError,
-                ValueError,
-            ) as error:  # whatever damage is in them
+            except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # damaged predictions
                 raise ConfigError(
                     f"{arm.runs[0].path}: its predictions cannot be compared with those of {found[0].runs[0].path} "
                     f"({type(error).__name__}: {' '.join(str(error).split())}); train one of the two again"
@@ -124,7 +121,7 @@ def main() -> int:
     """Compare the runs of a command line; return the exit status."""
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
-        print(f"python -m plumbline.compare <folder> <folder> … [objective=val/…] [page=<file.html>]\n\n{__doc__}")
+        print_safe(f"python -m plumbline.compare <folder> <folder> … [objective=val/…] [page=<file.html>]\n\n{__doc__}")
         return DONE if words else MISTAKE
     try:
         folders, given = read_words(words)
@@ -135,9 +132,9 @@ def main() -> int:
         check_page(page)
         from plumbline.report.comparison import write_comparison
 
-        print(f"\npage: {write_comparison(page, rows, metric, direction)}")
+        print_safe(f"\npage: {write_comparison(page, rows, metric, direction)}")
     except (ConfigError, OSError) as error:
-        print(f"plumbline: {error}", file=sys.stderr)
+        print_error(error)
         return MISTAKE
     return DONE
 
@@ -180,13 +177,14 @@ def default_page(found: list[Arm]) -> Path:
 
 def show(rows: list[dict[str, Any]], metric: str, direction: str) -> None:
     """The table, in the terminal."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(soft_wrap=False)
+    console = make_console(soft_wrap=False)
     better = "more" if direction == MAXIMISE else "less"
-    console.print(f"{metric} on validation ({better} is better), at each run's best epoch; intervals are of 95 %")
+    console.print(
+        f"{printable(metric)} on validation ({better} is better), at each run's best epoch; intervals are of 95 %"
+    )
     table = Table(box=None, pad_edge=False)
     for name, side in (
         ("", "left"),
@@ -199,7 +197,12 @@ def show(rows: list[dict[str, Any]], metric: str, direction: str) -> None:
         table.add_column(name, justify=side)
     for row in rows:
         table.add_row(
-            row["letter"], Text(row["label"]), str(row["seeds"]), f"{row['value']:.4g}", row["spread"], against(row)
+            row["letter"],
+            Text(printable(row["label"])),
+            str(row["seeds"]),
+            f"{row['value']:.4g}",
+            row["spread"],
+            against(row),
         )
     console.print(table)
     if any(row["difference"] and row["difference"].verdict == "may be chance" for row in rows):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from plumbline import parsing
+from plumbline import parsing, variables
 from plumbline.contract import (
     ConfigError,
     allowed,
@@ -128,6 +128,7 @@ def register() -> None:
     """Tell Hydra the schema and the resolver behind a run's unique folder; give it our bounded reader of YAML."""
     parsing.install()
     ConfigStore.instance().store(name="schema", node=Config)
+    variables.register()
     OmegaConf.register_new_resolver("unique", _unique, use_cache=True, replace=True)
 
 
@@ -226,6 +227,7 @@ def check_values(cfg: DictConfig) -> None:
                 "shard=true precision=fp16: gradients in parts are not scaled together; say precision=bf16"
             )
     check_device(cfg.device)
+    variables.check_secrets(cfg)
     check_checks(cfg.checks)
     if not cfg.name or set(cfg.name) & set("/\\\0\n"):
         raise ConfigError(f"name={cfg.name!r}: is part of a folder's name: not empty, without slashes")

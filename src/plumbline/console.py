@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from plumbline.changes import since_then
 from plumbline.checks.core import ALARMS, ranked
 from plumbline.checks.margin import margin, strongest
+from plumbline.output import indented, make_console
 
 STYLES = {"fail": "bold red", "warn": "bold yellow", "info": "", "ok": ""}
 COUNTED = {"fail": "failed", "warn": "warn", "info": "to note", "ok": "passed"}
@@ -26,16 +27,14 @@ class Console:
     """Speaks of a run on standard output. It holds nothing that a run needs."""
 
     def __init__(self, epochs: int, updates: int, objective: str):
-        from rich.console import Console as Rich
-
         self.epochs, self.updates, self.objective = epochs, updates, objective
-        self.rich = Rich(highlight=False, soft_wrap=True)
+        self.rich = make_console(soft_wrap=True)
         self.bar: Any = None
         self.drawn = 0.0
 
     def say(self, words: str | None) -> None:
         if words:
-            self._print(words, markup=False)
+            self._print(indented(words), markup=False)
 
     def _print(self, *content: Any, **options: Any) -> None:
         try:

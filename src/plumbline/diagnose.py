@@ -14,6 +14,7 @@ from plumbline.checks.curve import Curve
 from plumbline.config import MAXIMISE, MINIMISE, STOP_ON, ConfigError, build, nearest
 from plumbline.exits import CHECK_FAILED, DONE, MISTAKE, outlast_the_reader
 from plumbline.logs import ROLES, Log, read_log
+from plumbline.output import make_console, print_error, print_safe
 
 HELP = """\
 python -m plumbline.diagnose <log> [train=… val=… metric=… lr=… direction=…] [stop_on=fail|warn|never] [--json]
@@ -52,13 +53,13 @@ def main() -> int:
         log = read_log(path, {role: given[role] for role in ROLES if role in given})
         curve = as_curve(log, given)
     except ConfigError as error:
-        print(f"plumbline: {error}", file=sys.stderr)
+        print_error(error)
         return MISTAKE
     found = diagnose(curve)
     if "--json" in words:
         from plumbline.files import as_json
 
-        print(as_json({"log": str(path), "columns": log.columns, "records": len(log.records), "findings": found}))
+        print_safe(as_json({"log": str(path), "columns": log.columns, "records": len(log.records), "findings": found}))
     else:
         show(path, log, curve, found)
     stop_on = given.get("stop_on", "fail")
@@ -111,11 +112,10 @@ def diagnose(curve: Curve) -> list[dict[str, Any]]:
 
 def show(path: Path, log: Log, curve: Curve, found: list[dict[str, Any]]) -> None:
     """What was read, then what it tells."""
-    from rich.console import Console
 
     from plumbline.console import told
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     console.print(f"{path}: {len(log.records)} {curve.unit}s{log.note}", markup=False)
     for role, column in log.columns.items():
         console.print(f"  {role:<7} {column}", markup=False)

@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from plumbline.output import printable
+
 
 class ConfigError(ValueError):
     """A mistake in the command or the configuration: one message with path, value and what would be right."""
@@ -34,7 +36,7 @@ def shown(value: Any) -> str:
         return f"[{','.join(map(shown, value))}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{shown(item)}" for key, item in value.items()) + "}"
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), printable(value))
 
 
 def place(error: BaseException) -> str:

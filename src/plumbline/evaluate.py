@@ -21,6 +21,7 @@ from plumbline.config import CONF, ConfigError
 from plumbline.contract import describe
 from plumbline.exits import BUG, DONE, MISTAKE, outlast_the_reader
 from plumbline.ledger import LEDGER, open_ledger
+from plumbline.output import make_console, print_error, print_safe, printable
 from plumbline.train import find_own_code
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def main() -> int:
     """Evaluate the best weights of a run on its test set; return the exit status."""
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
-        print(
+        print_safe(
             "python -m plumbline.evaluate run=<folder> [on=val] [beside=[<folder>,…]] [tta=5] [temperature=true] "
             f"[again='why a second time'] [device=auto] [allow=[…]]\n\n{__doc__}"
         )
@@ -66,10 +67,10 @@ def main() -> int:
         find_own_code(list(request.allow or config.packages_allowed()), words)
         evaluate(request)
     except mistakes.COMPOSITION as error:
-        print(f"plumbline: {mistakes.explain(error, [CONF])}", file=sys.stderr)
+        print_error(mistakes.explain(error, [CONF]))
         return MISTAKE
     except OSError as error:
-        print(f"plumbline: {error}", file=sys.stderr)
+        print_error(error)
         return BUG
     return DONE
 
@@ -140,8 +141,9 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
         return validated(directory, data, training, cfg, alone, known, targets, shown, found)
     degrees = temperature(known, targets) if request.temperature else 1.0
 
-    here = (run["test"] or {}).get("openings", 0)
-    opening = open_ledger(directory, cfg, data.identity(), request.again, here)
+    identity, before = data.identity(), run["test"] or {}
+    here = before.get("openings", 0) if before.get("data", identity) == identity else 0
+    opening = open_ledger(directory, cfg, identity, request.again, here)
     with mistakes_in("data", "the test set cannot be read"):
         test = data.open_test(opening)
     test.to(where, cfg.channels_last)
@@ -159,6 +161,7 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
         "opened": opening.time,
         "openings": opening.number,
         "again": opening.again,
+        "data": identity,
         "samples": len(test),
         "left_out": test.left_out,
         "metrics": metrics,
@@ -218,7 +221,6 @@ def validated(
 
 def compare(found: dict[str, Any]) -> None:
     """The network alone beside all that was asked for, on validation."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("validation", "the network alone", "as asked", "95 % interval", box=None, pad_edge=False)
@@ -227,7 +229,7 @@ def compare(found: dict[str, Any]) -> None:
         table.add_row(
             name, f"{alone['value']:.4f}", f"{asked['value']:.4f}", f"{asked['low']:.4f} – {asked['high']:.4f}"
         )
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     console.print(table)
     said = [found["answers"]] if found["answers"] else []
     said += [f"temperature {' and '.join(f'{t:.3f}' for t in found['temperatures'])}"] if found["temperatures"] else []
@@ -252,19 +254,18 @@ def twins(data: Data, test: Split, cfg: DictConfig) -> list[Finding]:
 
 def show(found: dict[str, Any], directory: Path) -> None:
     """The test metrics, and how often this test set has been looked at."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     table = Table("", "test", "95 % interval", box=None, pad_edge=False)
     for name, metric in found["metrics"].items():
         table.add_row(name, f"{metric['value']:.4f}", f"{metric['low']:.4f} – {metric['high']:.4f}")
     console.print(table)
     for name in found["left_out"]:
-        console.print(f"left out: {name}", markup=False)
+        console.print(f"left out: {printable(name)}", markup=False)
     for finding in found["twins"]:
         if finding["severity"] != "ok":
-            console.print(f"{finding['severity']}: {finding['message']}", markup=False)
+            console.print(f"{finding['severity']}: {printable(finding['message'])}", markup=False)
     times = "the first opening" if found["openings"] == 1 else f"opening number {found['openings']}"
     console.print(f"{found['samples']:,} samples; {times} of this test set, noted in {LEDGER}", markup=False)
     console.print(f"report: {directory / 'report.html'}", markup=False)

@@ -6,6 +6,8 @@ import io
 import os
 import sys
 
+from plumbline.output import print_traceback
+
 DONE = 0
 BUG = 1  # ours, or the machine's: a full disk
 MISTAKE = 2  # in the command or the configuration, said in one message
@@ -40,3 +42,4 @@ def outlast_the_reader() -> None:
     before = sys.stdout
     how = {key: getattr(before, key) for key in ("encoding", "errors", "line_buffering", "write_through")}
     sys.stdout = Outlasting(before.detach(), **how)
+    sys.excepthook = print_traceback

@@ -20,14 +20,17 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from plumbline import mistakes
-from plumbline.config import STUDY, ConfigError
+from plumbline.changes import ELSEWHERE, PLACES
+from plumbline.config import STUDY, ConfigError, build, check_config
 from plumbline.exits import BY_HAND, DONE, TO_BE_CONTINUED
 from plumbline.files import make_folder, open_file
+from plumbline.output import print_safe
 from plumbline.record import MAY_CHANGE, write_request
 from plumbline.signals import Left
 from plumbline.slurm.job import fate
 from plumbline.stored import read_overrides, read_run_file
 from plumbline.transfer import named
+from plumbline.variables import recorded
 
 if TYPE_CHECKING:
     from plumbline.signals import Signals
@@ -42,9 +45,9 @@ def trained(
 ) -> DictConfig:
     """The configuration with a folder in place of the experiment that transfer.file names, whose run is finished by then.
 
-    It is trained if it is not there, gone on with if it was stopped, and found again by its configuration alone: another
-    configuration has another folder. Asked to leave meanwhile, it saves, and so does this run, in `directory`, as
-    `asked`. Several processes train none: each would start one. Raises ConfigError, and Left.
+    It is trained if it is not there, gone on with if it was stopped, and found again by its configuration and the contents
+    of its data: another configuration has another folder, and so have other data. Asked to leave meanwhile, it saves, and
+    so does this run, in `directory`, as `asked`. Several processes train none: each would start one. Raises ConfigError and Left.
     """
     said = named(cfg)
     if said is None:
@@ -61,7 +64,7 @@ def trained(
         try:
             with held(folder, signals) as lock:
                 if status(folder) != "finished":
-                    print(f"first {said}, whose weights are where this run starts: {folder}", flush=True)
+                    print_safe(f"first {said}, whose weights are where this run starts: {folder}", flush=True)
                     ended = train(words, folder, signals, lock)
                     if signals.asked:  # it may have been ended by that before it could, or when it had nothing to save
                         raise Left(fate(signals.asked))
@@ -79,7 +82,7 @@ def trained(
 
 
 def located(said: str, overrides: list[str]) -> tuple[list[str], Path]:
-    """The words of the run that is to be trained first, and its folder, whose name stands for its configuration."""
+    """The words of the run that is to be trained first, and its folder, whose name stands for its configuration and its data."""
     from plumbline.compose import compose, hydra_at
     from plumbline.train import CONF, config_dirs
 
@@ -99,12 +102,23 @@ def located(said: str, overrides: list[str]) -> tuple[list[str], Path]:
         raise ConfigError(f"transfer.file={said}: {mistakes.explain(error, [CONF, *dirs])}") from error
     if cfg.transfer and named(cfg):
         raise ConfigError(f"transfer.file={said}: starts from {cfg.transfer.file} itself; train that by hand")
-    content = OmegaConf.to_container(cfg, resolve=True)
-    same = {key: value for key, value in content.items() if key not in (*MAY_CHANGE, "outputs")}
+    same = {key: value for key, value in recorded(cfg).items() if key not in (*MAY_CHANGE, "outputs")}
+    places = {path.partition(".")[2] for path in (*ELSEWHERE, *PLACES)}
+    same["data"] = {key: value for key, value in same["data"].items() if key not in places}
+    same["fingerprint"] = fingerprint(cfg)
     digest = hashlib.sha256(json.dumps(same, sort_keys=True, default=str).encode()).hexdigest()[:10]
     return [*words, *(f"--config-dir={folder}" for folder in dirs)], Path(
         cfg.outputs
     ) / "first" / f"{cfg.name}-{digest}"
+
+
+def fingerprint(cfg: DictConfig) -> str:
+    """The fingerprint of the data that a configuration trains on, as they are now. Raises ConfigError."""
+    from plumbline.assemble import mistakes_in
+
+    check_config(cfg)
+    with mistakes_in("data"):
+        return build(cfg.data)().fingerprint()
 
 
 def status(folder: Path) -> str | None:
@@ -124,7 +138,7 @@ def held(folder: Path, signals: Signals) -> Iterator[Any]:
                 break
             except BlockingIOError:
                 if not waited:
-                    print(f"waiting for {folder}, which another process trains", flush=True)
+                    print_safe(f"waiting for {folder}, which another process trains", flush=True)
                 waited = True
                 if signals.asked:
                     raise Left(fate(signals.asked)) from None

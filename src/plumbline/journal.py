@@ -16,10 +16,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, TextIO
 
-from plumbline.changes import latest, settings, told
+from plumbline.changes import fingerprint_of, latest, settings, told
 from plumbline.config import MAXIMISE, ConfigError
 from plumbline.exits import DONE, MISTAKE, outlast_the_reader
 from plumbline.files import lock, write_json
+from plumbline.output import csv_cell, make_console, print_error, printable
 from plumbline.record import check_names, with_fate
 from plumbline.report import finite, number
 from plumbline.stored import read_run_file, read_runs
@@ -62,12 +63,12 @@ class Entry:
     @property
     def subject(self) -> str:
         """What a family of runs is about: the data, and the objective."""
-        return f"{target(self.folder, 'data')}, {self.run.get('objective') or 'no objective yet'}"
+        return f"{target(self.folder, 'data')}, {printable(self.run.get('objective') or 'no objective yet')}"
 
 
 def target(folder: Path, group: str) -> str:
     try:
-        return str(settings(folder)[group]["_target_"]).rpartition(".")[2]
+        return printable(settings(folder)[group]["_target_"]).rpartition(".")[2]
     except (ConfigError, KeyError, TypeError):
         return "?"
 
@@ -75,7 +76,7 @@ def target(folder: Path, group: str) -> str:
 def entries(outputs: Path) -> list[Entry]:
     """The runs below a folder, the earliest first."""
     found = [Entry(folder, with_fate(run, folder)) for folder, run in read_runs(latest(outputs))]
-    return sorted(found, key=lambda entry: str(entry.run.get("started")))
+    return sorted(reversed(found), key=lambda entry: str(entry.run.get("started")))
 
 
 def tree(runs: list[Entry]) -> list[Entry]:
@@ -87,7 +88,7 @@ def tree(runs: list[Entry]) -> list[Entry]:
         known[str(entry.folder.resolve())] = entry
         if above is None:
             roots.append(entry)
-        elif entry.keys or entry.run["status"] != "finished":
+        elif entry.keys or entry.run["status"] != "finished" or fingerprint_of(entry.run) != fingerprint_of(above.run):
             above.below.append(entry)
         else:
             above.replicates.append(entry.run)
@@ -110,9 +111,9 @@ def line(entry: Entry, best: Entry | None, asked: str) -> str:
         said.append("the best")
     if len(entry.keys) > 1:
         said.append(f"{len(entry.keys)} changes at once")
-    first = "  ·  ".join(said)
-    question = [f"? {run['question']}"] if run.get("question") not in ("", None, asked) else []
-    return "\n".join([first, *question, *([f"= {run['answer']}"] if run.get("answer") else [])])
+    first = "  ·  ".join(map(printable, said))
+    question = [f"? {printable(run['question'])}"] if run.get("question") not in ("", None, asked) else []
+    return "\n".join([first, *question, *([f"= {printable(run['answer'])}"] if run.get("answer") else [])])
 
 
 def best_of(roots: list[Entry]) -> Entry | None:
@@ -137,11 +138,10 @@ def unanswered(runs: list[Entry]) -> list[Entry]:
 
 def show(outputs: Path) -> None:
     """Print the tree, and the questions that have no answer yet."""
-    from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree as Branch
 
-    console, runs = Console(), entries(outputs)
+    console, runs = make_console(), entries(outputs)
     if not runs:
         console.print(f"{outputs}: no run yet")
         return
@@ -161,10 +161,8 @@ def show(outputs: Path) -> None:
     if waiting := unanswered(runs):
         console.print(f"\nquestions without an answer: {len(waiting)}; the latest:")
         for entry in waiting[: -WAITING - 1 : -1]:
-            console.print(
-                Text(f"  {entry.run['question']}\n    python -m plumbline.journal {entry.folder} answer='…'"),
-                soft_wrap=True,
-            )
+            command = f"python -m plumbline.journal {printable(entry.folder)} answer='…'"
+            console.print(Text(f"  {printable(entry.run['question'])}\n    {command}"), soft_wrap=True)
 
 
 def write_csv(outputs: Path, file: TextIO) -> None:
@@ -174,13 +172,15 @@ def write_csv(outputs: Path, file: TextIO) -> None:
     for entry in entries(outputs):
         run, keys = entry.run, entry.keys
         setup = [target(entry.folder, room) for room in ROOMS]
-        writer.writerow({
+        row = {
             "sub-project": target(entry.folder, "data"), "context": Path(entry.change.get("run", "")).name,
             "setup": " ".join(setup), "name": run.get("name"), "parameter": "; ".join(keys),
             "values": "; ".join(told({"": both}).strip() for both in keys.values()), "status": run["status"],
             "skill": (run.get("best") or {}).get(run.get("objective")), "question": run.get("question"),
-            "finding": run.get("answer"), "metric": run.get("objective"), "command": run.get("command"), "folder": entry.folder,
-        })  # fmt: skip
+            "finding": run.get("answer"), "metric": run.get("objective"), "command": run.get("command"),
+            "folder": str(entry.folder),
+        }  # fmt: skip
+        writer.writerow({name: csv_cell(value) for name, value in row.items()})
 
 
 def answer(folder: Path, text: str) -> None:
@@ -223,7 +223,7 @@ def main() -> int:
         else:
             show(folder)
     except (ConfigError, OSError) as error:
-        print(f"plumbline: {error}", file=sys.stderr)
+        print_error(error)
         return MISTAKE
     return DONE
 

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import platform
-import sys
 import time
 from dataclasses import asdict
 from datetime import datetime
@@ -34,7 +33,9 @@ from plumbline.files import (
     write_json,
     write_text,
 )
+from plumbline.output import print_error, redact
 from plumbline.stored import RUN, read_overrides, read_run_file, read_settings
+from plumbline.variables import is_private_at, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,8 +85,9 @@ class Record:
             write_request(directory, cfg, overrides)
         elif (directory / "overrides.yaml").exists():
             overrides = read_overrides(directory)
+        known = recorded(cfg)
         self.run = {
-            "status": "running", "name": cfg.name, "question": cfg.question, "command": command(overrides),
+            "status": "running", "name": known["name"], "question": known["question"], "command": command(overrides),
             "started": now(), "heartbeat": now(), "process": _process(), "finished": None, "seconds": 0.0,
             "seed": cfg.seed, "objective": None, "direction": None,
             "best": None, "baseline": None, "baselines": [], "interval": None, "margins": None, "parameters": None, "data": None,
@@ -107,14 +109,16 @@ class Record:
                 self.note()
                 return
             status = "stopped" if isinstance(error, KeyboardInterrupt) else getattr(error, "status", "failed")
-            reason = None if status in ("stopped", "preempted", "pruned") else str(error) or type(error).__name__
+            reason = (
+                None if status in ("stopped", "preempted", "pruned") else redact(str(error)) or type(error).__name__
+            )
             self.note(status=status, error=reason, finished=now())
             if self.reports and status != "preempted":  # that one goes on, and the grace time is short
                 from plumbline.report.page import write_report
 
                 write_report(self.directory)
         except OSError as full:  # the disk, most likely: what is there stays as it is
-            print(f"plumbline: {self.directory}: could not be written to ({full})", file=sys.stderr)
+            print_error(f"{self.directory}: could not be written to ({full})")
         finally:
             self._lock.close()
 
@@ -241,14 +245,14 @@ def _is_traceback(directory: Path) -> bool:
 def write_request(directory: Path, cfg: DictConfig, overrides: list[str]) -> None:
     """What is asked of a run: with these two files its folder can be gone on with, from the very beginning, too."""
     write_text(directory / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
-    write_text(directory / "config.yaml", OmegaConf.to_yaml(findable(cfg), resolve=True))
+    write_text(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recorded(findable(cfg)))))
 
 
 def findable(cfg: DictConfig) -> DictConfig:
     """The configuration with the paths of its data and of the weights it starts from absolute: it serves from any folder."""
     cfg = cfg.copy()
     for key in ("data.file", "data.root", "transfer.file", "parent"):
-        path = OmegaConf.select(cfg, key)
+        path = None if is_private_at(cfg, key) else OmegaConf.select(cfg, key)
         if isinstance(path, str) and Path(path).exists():
             OmegaConf.update(cfg, key, str(Path(path).resolve()))
     return cfg

@@ -33,6 +33,7 @@ from plumbline.distributed import World, joined
 from plumbline.files import save_arrays, write_text
 from plumbline.first import origin, trained
 from plumbline.loop import Diverged, Training, fit, planned, updates_per_epoch
+from plumbline.output import print_error, print_safe, redact
 from plumbline.record import Clock, Record, save_predictions, write_request
 from plumbline.report import SEEN
 from plumbline.report.figures import figures
@@ -239,24 +240,24 @@ def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str], judge
             run(cfg, directory, overrides, signals, world, judge)
         except Left as left:
             if left.status == "pruned":
-                print("pruned: other trials were better by now")
+                print_safe("pruned: other trials were better by now")
                 return exits.DONE
-            print(f"{left.status}, saved; {go_on}")
+            print_safe(f"{left.status}, saved; {go_on}")
             return exits.BY_HAND if left.status == "stopped" else exits.TO_BE_CONTINUED
         except KeyboardInterrupt:
-            print(f"stopped at once, at the last checkpoint; {go_on}")
+            print_safe(f"stopped at once, at the last checkpoint; {go_on}")
             return exits.BY_HAND
         except Diverged as error:
             report = directory / "report.html"
-            print(f"diverged: {error}" + (f"\nreport: {report}" if report.exists() else ""), file=sys.stderr)
+            print_safe(f"diverged: {error}" + (f"\nreport: {report}" if report.exists() else ""), file=sys.stderr)
             return exits.DIVERGED
         except CheckFailed as error:
-            print(f"ended by a check: {error}\nreport: {directory / 'report.html'}", file=sys.stderr)
+            print_safe(f"ended by a check: {error}\nreport: {directory / 'report.html'}", file=sys.stderr)
             return exits.CHECK_FAILED
         except OSError as error:
             if not isinstance(error, NotSaved) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            print(f"plumbline: {error}; make room, then {go_on}", file=sys.stderr)
+            print_error(f"{error}; make room, then {go_on}")
             return exits.BUG
         except ConfigError:
             raise
@@ -270,6 +271,6 @@ def run_to_the_end(cfg: DictConfig, directory: Path, overrides: list[str], judge
             if not (where := place(error)) or str(Path(__file__).parent) in where:
                 raise
             if directory.is_dir():
-                write_text(directory / "traceback.txt", "".join(traceback.format_exception(error)))
+                write_text(directory / "traceback.txt", redact("".join(traceback.format_exception(error))))
             raise ConfigError(f"your code raised {type(error).__name__}: {error}{where}; see traceback.txt") from error
     return exits.DONE

@@ -14,6 +14,7 @@ from typing import Any
 
 from plumbline.config import ConfigError
 from plumbline.exits import CHECK_FAILED, DONE, MISTAKE, outlast_the_reader
+from plumbline.output import print_error, print_safe, printable
 
 BETWEEN = "/"  # a word of its own between the stages
 
@@ -28,7 +29,7 @@ def main() -> int:
         directory, stages = parse(words)
         return climb(directory, stages)
     except ConfigError as error:
-        print(f"plumbline: {error}", file=sys.stderr)
+        print_error(error)
         return MISTAKE
 
 
@@ -57,12 +58,14 @@ def climb(directory: Path, stages: list[list[str]]) -> int:
         folder = directory / str(number)
         status = run_stage(folder, words)
         if status != DONE:
-            print(f"stage {number} ended with status {status}; the same command goes on when it can")
+            print_safe(f"stage {number} ended with status {status}; the same command goes on when it can")
             return status
         now = read(folder)
-        print(f"stage {number}: {now['objective']} {now['best'][now['objective']]:.4f}   {' '.join(words)}")
+        print_safe(
+            f"stage {number}: {printable(now['objective'])} {now['best'][now['objective']]:.4f}   {' '.join(words)}"
+        )
         if before is not None and not beats(now, before):
-            print(
+            print_safe(
                 f"stage {number} does not beat stage {number - 1} "
                 f"({before['best'][before['objective']]:.4f}): stop and find out why; its report is {folder / 'report.html'}"
             )
@@ -82,12 +85,37 @@ def run_stage(folder: Path, words: list[str]) -> int:
                 f"{folder}: was begun as {' '.join(asked)}, not as {' '.join(words)}; name another folder for other stages"
             )
         if read(folder)["status"] == "finished":
+            check_data(folder, words)
             return DONE
         words = [f"resume={folder}"]
     else:
         words = [*words, f"hydra.run.dir={folder}"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     return subprocess.run([sys.executable, "-m", "plumbline.train", *words], env=environment).returncode
+
+
+def check_data(folder: Path, words: list[str]) -> None:
+    """Raise ConfigError where the data of a finished stage have changed: its score and a later stage's differ by that, too."""
+    from omegaconf import OmegaConf
+
+    from plumbline import config
+    from plumbline.changes import fingerprint_of
+    from plumbline.first import fingerprint
+    from plumbline.record import saved_config
+    from plumbline.train import find_own_code
+
+    if (then := fingerprint_of(read(folder))) is None:
+        return
+    config.register()
+    given = [word for word in words if word.startswith("allow=")]
+    allow = list(OmegaConf.from_cli(given[-1:]).allow) if given else config.packages_allowed()
+    find_own_code(allow, words)
+    now = fingerprint(saved_config(folder, "stages", allow))
+    if then != now:
+        raise ConfigError(
+            f"{folder}: the data have changed since this stage was run ({then} then, {now} now); "
+            "name another folder for stages over these data"
+        )
 
 
 def read(folder: Path) -> dict[str, Any]:

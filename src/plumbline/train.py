@@ -13,6 +13,7 @@ from plumbline import config, mistakes
 from plumbline.config import CONF, packages_allowed
 from plumbline.environment import SNAPSHOT
 from plumbline.exits import BY_HAND, DONE, MISTAKE, outlast_the_reader
+from plumbline.output import print_error, print_safe
 
 _HERE = Path(__file__).resolve()
 
@@ -24,7 +25,7 @@ def main() -> int:
     if {"--help", "-h"} & set(words):
         from plumbline.help import text
 
-        print(text(folders))
+        print_safe(text(folders))
         return DONE
     try:
         arguments = mistakes.parse(words)
@@ -48,7 +49,7 @@ def main() -> int:
         overrides = OmegaConf.to_container(known.overrides.task, resolve=False)
         return start(cfg, Path(known.runtime.output_dir), overrides, folders[1:])
     except mistakes.COMPOSITION as error:
-        print(f"plumbline: {mistakes.explain(error, folders)}", file=sys.stderr)
+        print_error(mistakes.explain(error, folders))
         return MISTAKE
     except KeyboardInterrupt:  # before there was anything to save
         return BY_HAND

@@ -13,7 +13,7 @@ import torch
 
 from plumbline.config import ConfigError
 from plumbline.data.core import Data, Spec, Splits, fingerprint
-from plumbline.data.scan import Scan, scan, stamp
+from plumbline.data.scan import Scan, file_digests, scan
 from plumbline.data.splits import DataOptions, check_options, split_indices
 from plumbline.data.stream import Images, StreamedSplit
 from plumbline.ranges import Range
@@ -82,7 +82,7 @@ def image_folder(
             split(train, seen, is_train, []),
             split(val, seen, ~is_train, []),
             opened,
-            identity=lambda: files.fingerprint(home),
+            identity=lambda: files.fingerprint(home, scan_cache),
             scale=scale,
             left_out=bad,
         )
@@ -107,9 +107,12 @@ class Files:
     def join(one: Files, other: Files) -> Files:
         return Files(np.concatenate([one.ids, other.ids]), np.concatenate([one.y, other.y]), None, None)
 
-    def fingerprint(self, home: Path) -> str:
-        """Of every path and file size: to read every byte would take as long as an epoch, and break the seal."""
-        return fingerprint(self.ids, np.array([stamp(home / name)[0] for name in self.ids]))
+    def fingerprint(self, home: Path, cache: str | None) -> str:
+        """Of every path and every byte, so that an image that was edited counts; of those in the cache from there.
+
+        It is asked for before the test set is opened, and decodes nothing of it.
+        """
+        return fingerprint(self.ids, file_digests(home, self.ids, cache=cache))
 
 
 def _classes(home: Path) -> tuple[tuple[str, ...], bool]:

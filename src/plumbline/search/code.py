@@ -9,6 +9,7 @@ from pathlib import Path
 
 from plumbline.contract import ConfigError
 from plumbline.environment import SNAPSHOT
+from plumbline.output import printable
 from plumbline.search import presence
 from plumbline.search.study import CODE, Study
 from plumbline.snapshot import ROOT, changed, snapshot, sources
@@ -58,15 +59,15 @@ def code_difference(code: Path, names: list[str]) -> list[str]:
     for name in names[:FILES]:
         changes = ["gone"] if name not in now else changed_lines(code / name, now[name])
         if len(changes) == 1:
-            lines.append(f"  {printable(name)} ({changes[0]})")
+            lines.append(f"  {shortened(name)} ({changes[0]})")
             continue
-        lines += [f"  {printable(name)}", *(f"    {line}" for line in changes[:room])]
+        lines += [f"  {shortened(name)}", *(f"    {line}" for line in changes[:room])]
         more += max(0, len(changes) - room)
         room -= min(room, len(changes))
     if len(names) > FILES:
         lines.append(f"  and {len(names) - FILES} more files")
     if more:
-        lines.append(f"  and {more} more lines; all of it: diff -r {printable(str(code))} {printable(str(ROOT))}")
+        lines.append(f"  and {more} more lines; all of it: diff -r {shortened(str(code))} {shortened(str(ROOT))}")
     return lines
 
 
@@ -78,12 +79,11 @@ def changed_lines(old: Path, new: Path) -> list[str]:
         texts = [file.read_text(encoding="utf-8").splitlines() for file in (old, new)]
     except UnicodeDecodeError:
         return ["binary"]
-    found = [printable(line) for line in difflib.unified_diff(*texts, n=1, lineterm="")][2:]
+    found = [shortened(line) for line in difflib.unified_diff(*texts, n=1, lineterm="")][2:]
     return found or ["ends of lines"]
 
 
-def printable(line: str) -> str:
-    """A line of a file as it can be shown: nothing in it speaks to the terminal, and it is not long."""
-    head = line[:WIDTH].replace("\t", "    ")
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
+def shortened(line: str) -> str:
+    """A line of a file as it can be shown: printable, and not long."""
+    text = printable(line[:WIDTH].replace("\t", "    "))
     return text if len(line) <= WIDTH and len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"

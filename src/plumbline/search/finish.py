@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from plumbline.compose import hydra_at, without_study
 from plumbline.contract import ConfigError
 from plumbline.files import make_folder, open_file, read_json
+from plumbline.output import csv_cell, printable
 from plumbline.search.study import CODE, NoTrials
 
 if TYPE_CHECKING:
@@ -184,14 +185,18 @@ def table(study: Study, opened: optuna.Study) -> str:
     text = io.StringIO()
     spread = [f"{objectives[0]} std"] if study.search["seeds"] > 1 else []
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["trial", "status", *objectives, *spread, *study.space.names, "seconds", "folder", "reason"])
+    rows.writerow(
+        csv_cell(name)
+        for name in ["trial", "status", *objectives, *spread, *study.space.names, "seconds", "folder", "reason"]
+    )
     for trial in opened.get_trials(deepcopy=False):
         values = trial.values or [""] * len(objectives)
         seconds = (trial.datetime_complete - trial.datetime_start).total_seconds() if trial.datetime_complete else ""
         reason = trial.user_attrs.get("reason", "").strip().splitlines()[-1:]
         row = [trial.number, status(trial), *values, *([deviation(trial)] if spread else [])]
         row += [trial.params.get(name, "") for name in study.space.names]
-        rows.writerow([*row, seconds, study.trial(trial.number).name, *(reason or [""])])
+        row += [seconds, study.trial(trial.number).name, *(reason or [""])]
+        rows.writerow(map(csv_cell, row))
     return text.getvalue()
 
 
@@ -251,7 +256,8 @@ def experiment(study: Study, opened: optuna.Study, trial: FrozenTrial) -> str:
         deltas.pop(key, None)
     git = {"commit": None, "dirty": False} | run["git"]
     head = HEAD.format(
-        question=run["question"] or f"the best of the study {study.name}", command=command(study), seconds=run["seconds"],
+        question=printable(run["question"] or f"the best of the study {study.name}"), command=printable(command(study)),
+        seconds=run["seconds"],
         objective=run["objective"], value=run["best"][run["objective"]],
         commit=f"{git['commit'] or 'unknown'}{', with changes' if git['dirty'] else ''}",
     )  # fmt: skip

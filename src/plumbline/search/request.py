@@ -20,6 +20,7 @@ from plumbline.environment import now
 from plumbline.search.difference import IDENTITY
 from plumbline.search.space import parse
 from plumbline.search.study import Search, Study, mistake_in_name
+from plumbline.variables import recorded, recorded_value
 
 
 def asked(
@@ -53,9 +54,7 @@ def asked(
     from plumbline.search.storage import VARIABLE
     from plumbline.search.storage import shown as without_password
 
-    settings = {
-        key: value for key, value in OmegaConf.to_container(cfg.search, resolve=True).items() if key != "_target_"
-    }
+    settings = {key: value for key, value in recorded(cfg.search).items() if key != "_target_"}
     url, settings["storage"] = settings.pop("storage"), None
     if url is not None and "***" in url:  # a command as it was noted, without the password
         url = os.environ.get(VARIABLE)
@@ -67,10 +66,10 @@ def asked(
     if url is not None and url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
         url = f"sqlite:///{Path(url.removeprefix('sqlite:///')).resolve()}"
     study = Study(
-        folder=Path(), name="", question=cfg.question, cwd=str(Path.cwd()), config_name=config_name,
+        folder=Path(), name="", question=recorded_value(cfg, "question"), cwd=str(Path.cwd()), config_name=config_name,
         command=shlex.join(["scripts/train", *(_hide(word) for word in words if "search.trust=" not in word)]),
         config_dirs=[str(folder) for folder in folders[1:]], fixed=fixed, space=space, kind=kind, search=settings,
-        pruner=OmegaConf.to_container(cfg.pruner, resolve=True), storage=None if url is None else without_password(url),
+        pruner=recorded(cfg.pruner), storage=None if url is None else without_password(url),
         created=now(), earlier=[],
     )  # fmt: skip
     study.name = cfg.study if cfg.study is not None else f"{cfg.name}-{digest(study)}"

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from plumbline import exits, mistakes
 from plumbline.contract import ConfigError
 from plumbline.files import make_folder
+from plumbline.output import print_safe
 from plumbline.search import presence, trust
 from plumbline.search.code import copy_code
 from plumbline.search.compose import Points, checkpoints
@@ -24,13 +25,14 @@ from plumbline.search.disk import complaint
 from plumbline.search.launch import LOG, Ahead, Passed, default_workers
 from plumbline.search.request import asked
 from plumbline.search.study import CODE, FILE, NoTrials, Study
+from plumbline.variables import written_words
 
 
 def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) -> int:
     """Do what a multirun's command line asks; return the exit status. Raises ConfigError on a mistake."""
     from plumbline.train import apart
 
-    cfg, place, overrides = apart(cfg, [str(word) for word in known.overrides.task])
+    cfg, place, overrides = apart(cfg, written_words(known.overrides.task))
     options = slurm_options(cfg, place) if place.launcher else None
     folders = [*folders, *beside([str(word) for word in known.overrides.hydra], folders)]
     wanted = asked(cfg, overrides, dict(known.runtime.choices), known.job.config_name, folders, words)
@@ -41,7 +43,7 @@ def start(cfg: DictConfig, known: Any, words: list[str], folders: list[Path]) ->
     except OSError as error:
         if (said := complaint(error, wanted.folder)) is None:
             raise
-        print(said[1], file=sys.stderr)
+        print_safe(said[1], file=sys.stderr)
         return said[0]
 
 
@@ -72,7 +74,7 @@ def go_on(wanted: Study, options: Any, folders: list[Path], usual: int) -> int:
     if options is not None:
         return status or submitted(study, options, new)
     if count == 0 and status == exits.DONE:
-        print(f"prepared; start workers with  python -m plumbline.search.worker study={study.folder}")
+        print_safe(f"prepared; start workers with  python -m plumbline.search.worker study={study.folder}")
     return status
 
 
@@ -204,17 +206,17 @@ def ended(study: Study) -> int | None:
 
     if not finish_late(study):
         return None
-    print(f"study {study.name} is done; search.n_trials=… asks for more")
-    print("\n".join(closing(View(study, study.open()))))
+    print_safe(f"study {study.name} is done; search.n_trials=… asks for more")
+    print_safe("\n".join(closing(View(study, study.open()))))
     return exits.DONE
 
 
 def run_workers(study: Study, count: int, new: bool, ahead: Ahead) -> int:
     """Start as many workers as are missing and show what they do, until they have left."""
     there = len(presence.workers(study.folder))
-    print(f"{study.folder}")
+    print_safe(f"{study.folder}")
     if there:
-        print(f"{there} workers are at it already")
+        print_safe(f"{there} workers are at it already")
     minutes = study.search["timeout"]
     until = "" if minutes is None else f"{time.time() + 60 * minutes}"
     log = study.folder / LOG
@@ -231,7 +233,7 @@ def run_workers(study: Study, count: int, new: bool, ahead: Ahead) -> int:
         by = f"plumbline: the workers were ended by {signal.Signals(-status).name}"
         status = exits.DONE if finish_late(study) else exits.BUG
     if status not in (exits.DONE, exits.BY_HAND, exits.TO_BE_CONTINUED):
-        print("\n".join(messages(text)) or by or text[-3000:].strip(), file=sys.stderr)
+        print_safe("\n".join(messages(text)) or by or text[-3000:].strip(), file=sys.stderr)
         if status == exits.MISTAKE and new and not any(study.folder.glob("[0-9]*")):
             forget(study)
             return status
@@ -291,12 +293,12 @@ def closing_words(study: Study, status: int, count: int) -> int:
         return status
     if count == 0:
         return status
-    print("\n".join(closing(view)))
+    print_safe("\n".join(closing(view)))
     if not view.done and status != exits.MISTAKE:
-        print("not done; the same command goes on with it")
+        print_safe("not done; the same command goes on with it")
     failed = sum(map(by_itself, view.trials))
     if status == exits.MISTAKE and failed > study.search["max_failures"]:
-        print(
+        print_safe(
             f"plumbline: search.max_failures={study.search['max_failures']}: {failed} trials failed; "
             "see the last lines above, and raise it to go on all the same",
             file=sys.stderr,

@@ -10,6 +10,7 @@ import time
 
 from plumbline import exits
 from plumbline.contract import ConfigError
+from plumbline.output import print_error, print_safe, printable
 from plumbline.search.study import Study, find
 from plumbline.search.worker import read
 
@@ -26,7 +27,7 @@ def main() -> int:
         study = Study.read(find(options["study"], options["outputs"]))
         opened = study.open()
     except ConfigError as error:
-        print(f"plumbline: {error}", file=sys.stderr)
+        print_error(error)
         return exits.MISTAKE
     from plumbline.search.watch import View, Watch, closing, workers
 
@@ -44,12 +45,12 @@ def main() -> int:
         from plumbline.search.finish import finish
 
         finish(study, opened)
-    print(f"study {study.name}: {study.command}")
-    print("\n".join(closing(view)))
-    print(f"{workers(study)} workers at it")
+    print_safe(f"study {printable(study.name)}: {printable(study.command)}")
+    print_safe("\n".join(closing(view)))
+    print_safe(f"{workers(study)} workers at it")
     for trial in view.trials:
         if not trial.state.is_finished():
-            print(view.line(trial))
+            print_safe(view.line(trial))
     return exits.DONE
 
 

@@ -169,7 +169,8 @@ class Study:
         if root is not None and self.home and self.home != str(self.folder):
             root = str(moved(Path(root), Path(self.home), self.folder))
         inside = root is not None and path.is_relative_to(root)
-        return self.folder / CODE / path.relative_to(root) if inside else path
+        copy = self.folder / CODE / path.relative_to(root) if inside else path
+        return copy if copy.exists() else path  # what was left out lies where it lay
 
     @property
     def allow(self) -> list[str]:

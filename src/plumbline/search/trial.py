@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from plumbline import exits, mistakes
 from plumbline.contract import ConfigError
 from plumbline.files import make_folder, open_file
+from plumbline.output import print_error, print_safe
 from plumbline.search import samplers
 from plumbline.search.compose import Points
 from plumbline.search.space import Point, Space
@@ -48,7 +49,7 @@ class Judge:
             storage.set_trial_intermediate_value(self.trial_id, epoch, value)
             return epoch < self.epochs and self.pruner.prune(self.study, storage.get_trial(self.trial_id))
         except Exception as error:  # a storage that cannot be reached costs the pruning, not the trial
-            print(f"pruning: {type(error).__name__}: {error}", file=sys.stderr)
+            print_safe(f"pruning: {type(error).__name__}: {error}", file=sys.stderr)
             return False
 
 
@@ -141,6 +142,6 @@ def _run(worker: Worker, trial: FrozenTrial, seed: int, directory: Path, judge: 
         told = None if judge is None else Judge(worker.opened, trial._trial_id, judge, cfg.epochs)
         status = run_to_the_end(cfg, directory, words, told)
     except ConfigError as error:
-        print(f"plumbline: {error}", file=sys.stderr)
+        print_error(error)
         return exits.MISTAKE
     return NO_ROOM if status == exits.BUG else status

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plumbline.output import make_console, printable
 from plumbline.search import presence
 from plumbline.search.finish import best_trials, confirmed, status
 
@@ -79,18 +80,21 @@ class View:
     def value(self, trial: FrozenTrial) -> str:
         values = trial.values or []
         return (
-            ", ".join(f"{name} {value:.4f}" for (name, _), value in zip(self.objectives, values, strict=False)) or "–"
+            ", ".join(
+                f"{printable(name)} {value:.4f}" for (name, _), value in zip(self.objectives, values, strict=False)
+            )
+            or "–"
         )
 
     def point(self, trial: FrozenTrial) -> str:
         short = {name: value if isinstance(value, str) else f"{value:.4g}" for name, value in trial.params.items()}
-        return " ".join(f"{name}={value}" for name, value in short.items())
+        return " ".join(f"{name}={printable(value)}" for name, value in short.items())
 
     def line(self, trial: FrozenTrial) -> str:
         """One trial in one line."""
         reason = trial.user_attrs.get("reason", "").strip().splitlines()
         text = f"trial {trial.number:>4}  {status(trial):<9} {self.value(trial) if trial.values else ''}  {self.point(trial)}"
-        return text + (f"  {reason[-1]}" if reason else "")
+        return printable(text + (f"  {reason[-1]}" if reason else ""))
 
     def table(self) -> Table:
         """The live view: counts, the best so far, what runs, and what went wrong last."""
@@ -131,10 +135,8 @@ class Watch:
     """Shows a view as it changes: in place on a terminal, else each trial's end in a line."""
 
     def __init__(self, view: View):
-        from rich.console import Console
-
         self.view, self.told = view, {t.number for t in view.trials if t.state.is_finished()}
-        self.rich = Console(highlight=False, soft_wrap=True)
+        self.rich = make_console(soft_wrap=True)
         self.live: Any = None
 
     def __enter__(self) -> Watch:
@@ -182,7 +184,7 @@ def closing(view: View) -> list[str]:
     for name in ("best.yaml", "trials.csv", "report.html"):
         if (study.folder / name).exists():
             words.append(f"{name}: {_here(study.folder / name)}")
-    return words
+    return [printable(word) for word in words]
 
 
 def _here(path: Path) -> Path:

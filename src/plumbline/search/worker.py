@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 from plumbline import exits, mistakes
 from plumbline.contract import ConfigError, nearest
+from plumbline.output import print_error, print_safe
 from plumbline.search import ahead, presence, same_data, trust
 from plumbline.search.asked import Asked
 from plumbline.search.compose import Points
@@ -38,7 +39,7 @@ WORDS = {"study": "", "outputs": "outputs", "workers": "1", "until": "", "trust"
 
 def main() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(f"{__doc__}\n{' '.join(f'{key}={value}' for key, value in WORDS.items())}")
+        print_safe(f"{__doc__}\n{' '.join(f'{key}={value}' for key, value in WORDS.items())}")
         return exits.DONE
     folder = Path()  # until it is known which
     try:
@@ -49,12 +50,12 @@ def main() -> int:
         from_the_copy(folder)
         return work(study, int(options["workers"]), float(options["until"] or "inf"))
     except ConfigError as error:
-        print(f"plumbline: {error}", file=sys.stderr)
+        print_error(error)
         return exits.MISTAKE
     except OSError as error:
         if (said := complaint(error, folder)) is None:
             raise
-        print(said[1], file=sys.stderr)
+        print_safe(said[1], file=sys.stderr)
         return said[0]
 
 
@@ -122,14 +123,14 @@ def work(study: Study, count: int, until: float) -> int:
                     os.environ["CUDA_VISIBLE_DEVICES"] = graphics[index % len(graphics)]
                 status = Worker(study, Asked(), until, composed).work()
             except ConfigError as error:
-                print(f"plumbline: {error}", file=sys.stderr)
+                print_error(error)
                 status = exits.MISTAKE
             except Exception as error:
                 said = complaint(error, study.folder) if isinstance(error, OSError) else None
                 if said is None:
                     traceback.print_exc()
                 else:
-                    print(said[1], file=sys.stderr)
+                    print_safe(said[1], file=sys.stderr)
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -207,7 +208,7 @@ class Worker:
         if self.asked.status is None and self.queue.too_many_failures():
             return exits.MISTAKE
         if self.asked.status is None and (said := self.queue.too_many_deaths()):
-            print(f"plumbline: {said}", file=sys.stderr)
+            print_error(said)
             return exits.BUG
         return self.asked.status or exits.DONE
 
@@ -306,7 +307,7 @@ class Worker:
                 self.asked.status = status
             return Outcome("left")
         if status == NO_ROOM:
-            print(f"plumbline: {directory}: {lines.splitlines()[-1] if lines else 'the disk is full'}", file=sys.stderr)
+            print_error(f"{directory}: {lines.splitlines()[-1] if lines else 'the disk is full'}")
             self.asked.status = exits.BUG
             return Outcome("left")
         if status < 0:

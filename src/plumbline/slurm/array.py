@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from plumbline.environment import now
 from plumbline.exits import DONE
+from plumbline.output import print_safe
 from plumbline.search import trust
 from plumbline.slurm.options import Options
 from plumbline.slurm.render import script
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def show(study: Study, options: Options) -> int:
     """Print what would be submitted for a study, and what it would cost at most."""
     jobs = wanted(study, options, study.n_trials)
-    print(text(study, options, jobs))
+    print_safe(text(study, options, jobs))
     say(options, jobs)
     return DONE
 
@@ -31,16 +32,16 @@ def submit(study: Study, options: Options) -> int:
     there = queued(study, options)
     jobs = max(0, wanted(study, options, remaining(study)) - there)
     if there:
-        print(f"{several(there, 'worker')} of it wait or run already; watch them, or end them by scancel")
+        print_safe(f"{several(there, 'worker')} of it wait or run already; watch them, or end them by scancel")
     if jobs == 0:
         return DONE
     number = hand_over(text(study, options, jobs), study.folder, options, submitted(study.folder))
     say(options, jobs)
     reach(options)
-    print(f"jobs:   {number}_0 to {number}_{jobs - 1}, by {study.folder / 'job.sh'}")
-    print(f"watch:  python -m plumbline.search.status study={study.folder} --watch; squeue --jobs={number}")
-    print(f"stop:   scancel {number}, or one of them by scancel {number}_0  (they save first)")
-    print("go on:  the same command goes on to the total, and submits the workers that are missing")
+    print_safe(f"jobs:   {number}_0 to {number}_{jobs - 1}, by {study.folder / 'job.sh'}")
+    print_safe(f"watch:  python -m plumbline.search.status study={study.folder} --watch; squeue --jobs={number}")
+    print_safe(f"stop:   scancel {number}, or one of them by scancel {number}_0  (they save first)")
+    print_safe("go on:  the same command goes on to the total, and submits the workers that are missing")
     return DONE
 
 

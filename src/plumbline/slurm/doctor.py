@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from plumbline import config, exits, mistakes
 from plumbline.config import ConfigError
 from plumbline.files import open_file
+from plumbline.output import print_error, print_safe
 from plumbline.slurm.options import Options, read
 from plumbline.slurm.submit import slurm
 
@@ -41,12 +42,12 @@ def main() -> int:
             cfg = compose("train", ["launcher=slurm", *chosen, *words])
         wrong = 0
         for cure, what in look(cfg):
-            print(f"{'MISS' if cure else 'ok':4}  {what}{f': {cure}' if cure else ''}", flush=True)
+            print_safe(f"{'MISS' if cure else 'ok':4}  {what}{f': {cure}' if cure else ''}", flush=True)
             wrong += bool(cure)
     except mistakes.COMPOSITION as error:
-        print(f"plumbline: {mistakes.explain(error, [CONF])}", file=sys.stderr)
+        print_error(mistakes.explain(error, [CONF]))
         return exits.MISTAKE
-    print("all is well" if not wrong else f"{wrong} to mend")
+    print_safe("all is well" if not wrong else f"{wrong} to mend")
     return exits.MISTAKE if wrong else exits.DONE
 
 

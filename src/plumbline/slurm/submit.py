@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from plumbline.config import ConfigError
 from plumbline.environment import command, now
 from plumbline.exits import DONE
+from plumbline.output import print_safe
 from plumbline.slurm.options import Options
 from plumbline.slurm.render import script
 
@@ -41,7 +42,7 @@ def submit(cfg: DictConfig, directory: Path, overrides: list[str], options: Opti
         command=words,
     )
     if options.launcher.dry_run:
-        print(text)
+        print_safe(text)
         say(options, 1)
         return DONE
     check_names(folder)
@@ -60,7 +61,7 @@ def submit(cfg: DictConfig, directory: Path, overrides: list[str], options: Opti
         raise
     say(options, 1)
     how_to(number, folder / f"slurm-{number}.out", folder, options)
-    print(f"go on:  after a stop, with  scripts/train resume={directory} launcher=slurm cluster=… resources=…")
+    print_safe(f"go on:  after a stop, with  scripts/train resume={directory} launcher=slurm cluster=… resources=…")
     return DONE
 
 
@@ -161,9 +162,9 @@ def say(options: Options, jobs: int) -> None:
         each.append(several(wanted.nodes * wanted.gpus, "GPU") + (f" ({cluster.gpu})" if cluster.gpu else ""))
     hours = jobs * options.minutes / 60 * wanted.nodes * (wanted.gpus or wanted.processes * wanted.cpus)
     unit = "GPU-hours" if wanted.gpus else "CPU-hours"
-    print(f"{cluster.title}: {several(jobs, 'job')}, each {', '.join(each)}; at most {hours:.1f} {unit} a start")
+    print_safe(f"{cluster.title}: {several(jobs, 'job')}, each {', '.join(each)}; at most {hours:.1f} {unit} a start")
     if cluster.notice:
-        print(f"notice: {cluster.notice}")
+        print_safe(f"notice: {cluster.notice}")
 
 
 def several(number: int, one: str, many: str | None = None) -> str:
@@ -173,16 +174,16 @@ def several(number: int, one: str, many: str | None = None) -> str:
 def how_to(number: str, log: Path, folder: Path, options: Options) -> None:
     """Where things are, how to watch and how to stop."""
     reach(options)
-    print(f"job:    {number}, by {folder / 'job.sh'}")
-    print(f"watch:  squeue --jobs={number}; tail -F {log}")
-    print(f"stop:   scancel {number}  (it saves first)")
+    print_safe(f"job:    {number}, by {folder / 'job.sh'}")
+    print_safe(f"watch:  squeue --jobs={number}; tail -F {log}")
+    print_safe(f"stop:   scancel {number}  (it saves first)")
 
 
 def reach(options: Options) -> None:
     """How the user's own shell finds a cluster that has a configuration of its own."""
     own = options.cluster.environment.get("SLURM_CONF")
     if own and os.environ.get("SLURM_CONF") != own:
-        print(f"first:  export SLURM_CONF={own}")
+        print_safe(f"first:  export SLURM_CONF={own}")
 
 
 def hydra_quoted(path: Path) -> str:

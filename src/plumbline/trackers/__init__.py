@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from plumbline.config import build
+from plumbline.variables import recorded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ class Trackers:
 
     def __init__(self, cfg: DictConfig, record: Record, console: Console):
         self.record, self.console, self.active = record, console, {}
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        plain = recorded(cfg)
         for name, node in cfg.tracker.items():
             tracker = self._try(name, lambda node=node: build(node)(record.directory, plain, record.run))
             if tracker is not None:
