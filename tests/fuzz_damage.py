@@ -224,6 +224,15 @@ def files(template: Path) -> list[str]:
     return found
 
 
+def importance(name: str) -> float:
+    """How often a file is damaged: those that commands read most, most often; a picture hardly ever."""
+    if name.endswith((".svg", ".npz", "report.html", "output.log", ".before")):
+        return 0.1 if name.endswith(".svg") else 1
+    if name.endswith(("run.json", "config.yaml", "study.yaml", "study.journal", "metrics.jsonl")):
+        return 8
+    return 3
+
+
 def readers(rng: random.Random, name: str) -> list[tuple[str, list[str]]]:
     """The commands that read a file: those that take no time, and one or two that do."""
     parts = Path(name).parts
@@ -253,8 +262,9 @@ def attempt(seed: int, template: Path, was: Path, number: int, place: Path) -> R
     here = fresh_folder(place, move_template(template, place, was))
     make_canaries(here / "mine")
     named = files(template)
-    runs = [name for name in named if not name.startswith("outputs")]
-    name = rng.choice(runs if rng.random() < 0.65 else named)
+    of_runs = not named or rng.random() < 0.65
+    named = [name for name in named if name.startswith("outputs") != of_runs] or named
+    name = rng.choices(named, [importance(name) for name in named])[0]
     how = rng.choice(DAMAGES)
     how(rng, here / name, here)
     before = snapshot(here / "mine")

@@ -38,6 +38,7 @@ IMPORTED = (  # by every run: imported once, before the forks
 )  # fmt: skip
 STATUSES = (0, 1, 2, 3, 4, 85, 130)
 CPU_SECONDS, WALL_SECONDS = 12, 90  # a hang: 10 s of processor beyond start-up, or no end at all
+BLOCKED_SECONDS = 8  # twice in a row without any work: a hang, too
 MEMORY = 6 * 2**30
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # programs that a run starts by itself
@@ -100,10 +101,24 @@ def end_orphans() -> int:
     return count
 
 
+def ticks(process: int) -> int:
+    """The time of a process and those below it on the processor, as far as it can be read."""
+    total = 0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        total = sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:15]))
+        for task in Path(f"/proc/{process}/task").iterdir():
+            total += sum(map(ticks, map(int, (task / "children").read_text().split())))
+    return total
+
+
 def wait(process: int, seconds: float) -> tuple[int, float, bool]:
     """(exit status, negative for a signal; seconds of processor; whether it had to be killed)."""
     descriptor = os.pidfd_open(process)
-    ready = select.select([descriptor], [], [], seconds)[0]
+    ready, began, used = [], time.monotonic(), -1
+    while not ready and time.monotonic() - began < seconds:
+        ready = select.select([descriptor], [], [], BLOCKED_SECONDS)[0]
+        if used == (used := ticks(process)):
+            break  # it waits for what will not come
     os.close(descriptor)
     if not ready:
         os.kill(process, signal.SIGKILL)
