@@ -26,7 +26,19 @@ from fuzz_process import Result, run_many  # noqa: E402
 CAMPAIGNS = ("commands", "damage", "kills", "hostile")
 USUAL = {"commands": "0", "damage": "0", "kills": "0", "hostile": "0", "seed": "0", "jobs": "2", "only": "", "keep": "",
          "faults": ""}  # fmt: skip
-COLUMNS = ("attack", "tries", "passed", "commands", "executed", "tracebacks", "hangs", "user files", "other", "tries/min", "cpu s")
+COLUMNS = (
+    "attack",
+    "tries",
+    "passed",
+    "commands",
+    "executed",
+    "tracebacks",
+    "hangs",
+    "user files",
+    "other",
+    "tries/min",
+    "cpu s",
+)
 
 
 def prepared(name: str, seed: int, place: Path):

@@ -26,7 +26,15 @@ from fuzz_process import (
 )
 
 RUN = ["data=iris", "epochs=2", "checks=off", "report=false", "bootstrap=2", "threads=1", "model.hidden=[8]"]
-STUDY = ["-m", "study=s", "search=random", "search.n_trials=2", "search.workers=1", "optimiser.lr=interval(0.001,0.1)", *RUN]
+STUDY = [
+    "-m",
+    "study=s",
+    "search=random",
+    "search.n_trials=2",
+    "search.workers=1",
+    "optimiser.lr=interval(0.001,0.1)",
+    *RUN,
+]
 
 
 def must(ended: Ended, status: int = 0) -> None:
@@ -39,19 +47,27 @@ def make_template(place: Path, studies: bool = True) -> tuple[Path, Path]:
     shutil.rmtree(place / "made", ignore_errors=True)
     made.mkdir(parents=True)
     must(command("train", [*RUN, "hydra.run.dir=run", "name=first"], made))
-    must(command("train", [*RUN, "hydra.run.dir=other", "seed=1", "snapshots=[1]", "checks=quick", "report=true"], made))
+    must(
+        command("train", [*RUN, "hydra.run.dir=other", "seed=1", "snapshots=[1]", "checks=quick", "report=true"], made)
+    )
     words = [*RUN, "epochs=100000", "hydra.run.dir=stopped", "save_minutes=0.0001"]
     process = start("train", words, made)
-    while not (made / "stopped" / "metrics.jsonl").exists() or (made / "stopped" / "metrics.jsonl").stat().st_size < 900:
+    while (
+        not (made / "stopped" / "metrics.jsonl").exists() or (made / "stopped" / "metrics.jsonl").stat().st_size < 900
+    ):
         time.sleep(0.05)
     time.sleep(0.2)
     os.kill(process, signal.SIGTERM)
     must(finish("train", words, made, process), 85)
     config = made / "stopped" / "config.yaml"
-    (made / "table.csv").write_text("epoch,loss,val_loss\n" + "".join(f"{k},{1 / (k + 1)},{1.1 / (k + 1)}\n" for k in range(9)))
+    (made / "table.csv").write_text(
+        "epoch,loss,val_loss\n" + "".join(f"{k},{1 / (k + 1)},{1.1 / (k + 1)}\n" for k in range(9))
+    )
     (made / "table.jsonl").write_text("".join(f'{{"epoch": {k}, "loss": {1 / (k + 1)}}}\n' for k in range(9)))
     (made / "lab" / "conf" / "model").mkdir(parents=True)
-    (made / "lab" / "conf" / "model" / "mine.yaml").write_text("# Mine.\n_target_: plumbline.models.mlp.MLP\nhidden: [4]\n")
+    (made / "lab" / "conf" / "model" / "mine.yaml").write_text(
+        "# Mine.\n_target_: plumbline.models.mlp.MLP\nhidden: [4]\n"
+    )
     shorten(config, made)
     if studies:
         must(command("train", STUDY, made, cpu=60))
@@ -77,15 +93,24 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
 )
 SHAPES = [
-    b"", b"\n", b"null", b"[]", b"{}", b"3", b'"text"', b"true", b"[[]]", b"[1, 2]", b'{"a": 1}', b"- a\n- b\n", b"a: 1\n", b"NaN",
-    b'{"status": "finished"}', b'{"status": 3, "best": []}', b'{"status": null, "data": 1, "best": 2, "process": "x"}',
-    b'{"status": "running", "process": {"id": "x", "host": 3}, "heartbeat": "yesterday"}', b'{"a": 1}\n{"b": [}\n',
-    b'{"epoch": "one", "val/loss": {"a": []}}\n', b"[" * 100_000, b"[" * 100_000 + b"]" * 100_000, b"{a: " * 5000, BOMB.encode(),
-    b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b"x" * 2_000_000, b"\x00" * 100, b"\xff\xfe" + "a: 1".encode("utf-16-le"),
-    "a: 1\n".encode("utf-32"), b"\xef\xbb\xbfa: 1\n", "é: ü\n".encode("latin-1"), b"\x1b]0;title\x07\x1b[2J: 1\n", b"%YAML 9.9\n---\n",
-    b"!!python/object/apply:os.system ['touch CANARY']\n", b"a: !!python/name:os.system\n", b"<<: *x\n", b"? [a]\n: b\n", b"a: &a\n  b: *a\n",
-    b"1: 2\nnull: 3\ntrue: 4\n", b"defaults: [/nope]\n", b"data: ${oc.env:HOME}\n", b"data: {_target_: os.system}\n", b"seed: 1e999\n",
-    b"PK\x03\x04", b"\x80\x04\x95\x00", b"#!/bin/sh\ntouch CANARY\n", b"import os; os.system('touch CANARY')\n", b"1" * 5000, b"1e9999",
+    b"", b"\n", b"null", b"[]", b"{}", b"3", b'"text"', b"true", b"[[]]", b"[1, 2]", b'{"a": 1}',
+    b"- a\n- b\n", b"a: 1\n", b"NaN",
+    b'{"status": "finished"}', b'{"status": 3, "best": []}',
+    b'{"status": null, "data": 1, "best": 2, "process": "x"}',
+    b'{"status": "running", "process": {"id": "x", "host": 3}, "heartbeat": "yesterday"}',
+    b'{"a": 1}\n{"b": [}\n',
+    b'{"epoch": "one", "val/loss": {"a": []}}\n', b"[" * 100_000, b"[" * 100_000 + b"]" * 100_000,
+    b"{a: " * 5000, BOMB.encode(),
+    b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b"x" * 2_000_000, b"\x00" * 100,
+    b"\xff\xfe" + "a: 1".encode("utf-16-le"),
+    "a: 1\n".encode("utf-32"), b"\xef\xbb\xbfa: 1\n", "é: ü\n".encode("latin-1"),
+    b"\x1b]0;title\x07\x1b[2J: 1\n", b"%YAML 9.9\n---\n",
+    b"!!python/object/apply:os.system ['touch CANARY']\n", b"a: !!python/name:os.system\n", b"<<: *x\n",
+    b"? [a]\n: b\n", b"a: &a\n  b: *a\n",
+    b"1: 2\nnull: 3\ntrue: 4\n", b"defaults: [/nope]\n", b"data: ${oc.env:HOME}\n",
+    b"data: {_target_: os.system}\n", b"seed: 1e999\n",
+    b"PK\x03\x04", b"\x80\x04\x95\x00", b"#!/bin/sh\ntouch CANARY\n",
+    b"import os; os.system('touch CANARY')\n", b"1" * 5000, b"1e9999",
 ]  # fmt: skip
 
 
@@ -145,7 +170,25 @@ def changed(rng: random.Random, content: Any) -> Any:
     if isinstance(content, list) and content and rng.random() < 0.7:
         at = rng.randrange(len(content))
         return [*content[:at], changed(rng, content[at]), *content[at + 1 :]]
-    odd = [None, [], {}, "", "text", -1, 0, 1.5, 10**30, True, [1], {"a": {"b": 1}}, [[[]]], "\x1b[2J", "${oc.env:HOME}", "nan", "é" * 50]
+    odd = [
+        None,
+        [],
+        {},
+        "",
+        "text",
+        -1,
+        0,
+        1.5,
+        10**30,
+        True,
+        [1],
+        {"a": {"b": 1}},
+        [[[]]],
+        "\x1b[2J",
+        "${oc.env:HOME}",
+        "nan",
+        "é" * 50,
+    ]
     return rng.choice(odd)
 
 
@@ -190,7 +233,11 @@ def unreadable(rng: random.Random, path: Path, here: Path) -> None:
 
 def swapped(rng: random.Random, path: Path, here: Path) -> None:
     """The file of the same name of another run, or another file of this one."""
-    others = [file for file in here.rglob("*") if file.is_file() and not file.is_symlink() and file != path and "code" not in file.parts]
+    others = [
+        file
+        for file in here.rglob("*")
+        if file.is_file() and not file.is_symlink() and file != path and "code" not in file.parts
+    ]
     named = [file for file in others if file.name == path.name] or others
     replace(path, rng.choice(named if rng.random() < 0.7 else others).read_bytes())
 
@@ -206,8 +253,10 @@ def replace(path: Path, content: bytes) -> None:
 
 
 DAMAGES = [
-    truncate, truncate, flip, flip, noise, patch, reshape, reshape, reshape, other_value, other_value, other_value, delete,
-    folder_instead, link_instead, link_instead, dangling_instead, loop_instead, fifo_instead, unreadable, swapped, doubled,
+    truncate, truncate, flip, flip, noise, patch, reshape, reshape, reshape, other_value, other_value,
+    other_value, delete,
+    folder_instead, link_instead, link_instead, dangling_instead, loop_instead, fifo_instead, unreadable,
+    swapped, doubled,
 ]  # fmt: skip
 
 
@@ -218,7 +267,9 @@ def files(template: Path) -> list[str]:
         name = str(path.relative_to(template))
         if path.is_symlink() or not path.is_file() or name.startswith(("lab", "table", "mine")):
             continue
-        if "/code/" in name and not name.endswith(("snapshot.json", "conf/train.yaml", "plumbline/train.py", "model/mlp.yaml")):
+        if "/code/" in name and not name.endswith(
+            ("snapshot.json", "conf/train.yaml", "plumbline/train.py", "model/mlp.yaml")
+        ):
             continue
         found.append(name)
     return found
@@ -238,18 +289,29 @@ def readers(rng: random.Random, name: str) -> list[tuple[str, list[str]]]:
     parts = Path(name).parts
     if parts[0] == "outputs":
         study = parts[2]
-        trial = next((f"outputs/studies/{study}/{part}" for part in parts[3:4] if part.isdigit()), f"outputs/studies/{study}/0000")
-        quick = [("journal", ["outputs"]), ("compare", [f"outputs/studies/{study}"]), ("status", [f"study={study}"]),
-                 ("compare", [trial, "run"]), ("evaluate", [f"run={trial}", "on=val"]), ("diagnose", [f"{trial}/metrics.jsonl"]),
+        trial = next(
+            (f"outputs/studies/{study}/{part}" for part in parts[3:4] if part.isdigit()),
+            f"outputs/studies/{study}/0000",
+        )
+        quick = [("journal", ["outputs"]), ("compare", [f"outputs/studies/{study}"]),
+            ("status", [f"study={study}"]),
+                 ("compare", [trial, "run"]), ("evaluate", [f"run={trial}", "on=val"]),
+                 ("diagnose", [f"{trial}/metrics.jsonl"]),
                  ("status", [f"study={study}", "--report"])]  # fmt: skip
-        slow = [("train", [*STUDY, f"study={study}", "search.n_trials=3"]), ("train", [*STUDY, f"study={study}", "search.workers=0"]),
-                ("worker", [f"study={study}"]), ("train", [*RUN, "hydra.run.dir=new", f"parent={trial}"])]  # fmt: skip
+        slow = [("train", [*STUDY, f"study={study}", "search.n_trials=3"]),
+            ("train", [*STUDY, f"study={study}", "search.workers=0"]),
+                ("worker", [f"study={study}"]), ("train", [*RUN, "hydra.run.dir=new",
+                    f"parent={trial}"])]  # fmt: skip
         return [*rng.sample(quick, 3), rng.choice(slow)]
     run = parts[0]
-    quick = [("journal", [run]), ("journal", [".", "--csv"]), ("compare", [run, "other" if run != "other" else "run"]),
-             ("diagnose", [f"{run}/metrics.jsonl"]), ("diagnose", [run]), ("journal", [run, "answer=yes"])]  # fmt: skip
-    slow = [("train", [f"resume={run}"]), ("evaluate", [f"run={run}", "on=val"]), ("evaluate", [f"run={run}", "again=why"]),
-            ("train", [*RUN, "hydra.run.dir=new", f"parent={run}"]), ("train", [*RUN, "outputs=.", "name=new"]),
+    quick = [("journal", [run]), ("journal", [".", "--csv"]),
+        ("compare", [run, "other" if run != "other" else "run"]),
+             ("diagnose", [f"{run}/metrics.jsonl"]), ("diagnose", [run]),
+             ("journal", [run, "answer=yes"])]  # fmt: skip
+    slow = [("train", [f"resume={run}"]), ("evaluate", [f"run={run}", "on=val"]),
+        ("evaluate", [f"run={run}", "again=why"]),
+            ("train", [*RUN, "hydra.run.dir=new", f"parent={run}"]),
+            ("train", [*RUN, "outputs=.", "name=new"]),
             ("train", [*RUN, "transfer=weights", f"transfer.file={run}", "hydra.run.dir=new"]),
             ("evaluate", ["run=other", "on=val", f"beside=[{run}]"])]  # fmt: skip
     first = [slow[0]] if run == "stopped" else [slow[1]]

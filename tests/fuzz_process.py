@@ -29,20 +29,36 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = {
     "train": "plumbline.train", "evaluate": "plumbline.evaluate", "journal": "plumbline.journal",
     "compare": "plumbline.compare", "stages": "plumbline.stages", "diagnose": "plumbline.diagnose",
-    "worker": "plumbline.search.worker", "status": "plumbline.search.status", "doctor": "plumbline.slurm.doctor",
+    "worker": "plumbline.search.worker", "status": "plumbline.search.status",
+    "doctor": "plumbline.slurm.doctor",
 }  # fmt: skip
 IMPORTED = (  # by every run: imported once, before the forks
-    "torch", "torchvision", "optuna", "hydra.main", "hydra._internal.utils", "sklearn.datasets", "sklearn.ensemble",
-    "sklearn.linear_model", "sklearn.neighbors", "matplotlib.pyplot", "matplotlib.backends.backend_agg", "jinja2",
+    "torch", "torchvision", "optuna", "hydra.main", "hydra._internal.utils", "sklearn.datasets",
+    "sklearn.ensemble",
+    "sklearn.linear_model", "sklearn.neighbors", "matplotlib.pyplot", "matplotlib.backends.backend_agg",
+    "jinja2",
     "rich.progress", "rich.table", "PIL.Image", "torch.utils.data", "torch.distributed", "scipy.stats",
 )  # fmt: skip
 STATUSES = (0, 1, 2, 3, 4, 85, 130)
 CPU_SECONDS, WALL_SECONDS = 12, 90  # a hang: 10 s of processor beyond start-up, or no end at all
 BLOCKED_SECONDS = 8  # twice in a row without any work: a hang, too
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 MEMORY = 6 * 2**30
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # programs that a run starts by itself
-PROGRAMS = {"git", "uname", "lscpu", "nvidia-smi", "fc-list", "sinfo", "sbatch", "squeue", "scontrol", "scancel", "ldconfig"}
+PROGRAMS = {
+    "git",
+    "uname",
+    "lscpu",
+    "nvidia-smi",
+    "fc-list",
+    "sinfo",
+    "sbatch",
+    "squeue",
+    "scontrol",
+    "scancel",
+    "ldconfig",
+}
 
 
 @dataclass
@@ -150,9 +166,9 @@ def forbidden(event: str, arguments: tuple[Any, ...], within: str) -> str | None
         ours = words[0] == sys.executable and any("plumbline" in word for word in words[1:4]) and "-c" not in words
         return None if ours or os.path.basename(words[0]) in PROGRAMS else f"{event} {shlex.join(words):.80}"
     paths: list[Any] = []
-    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-        paths = [arguments[0]]
-    elif event in ("os.remove", "os.rmdir", "os.chmod", "os.truncate", "shutil.rmtree", "os.mkdir"):
+    if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITING):
+        return None
+    if event in ("open", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "shutil.rmtree", "os.mkdir"):
         paths = [arguments[0]]
     elif event in ("os.rename", "os.link", "os.symlink"):
         paths = [arguments[1]]
@@ -282,7 +298,9 @@ def finish(name: str, words: list[str], folder: Path, process: int, seconds: flo
     return Ended(name, words, status, texts["out"], texts["err"], cpu, hung, calls, left)
 
 
-def command(name: str, words: list[str], folder: Path, fresh: bool = False, cpu: int = CPU_SECONDS, **more: str) -> Ended:
+def command(
+    name: str, words: list[str], folder: Path, fresh: bool = False, cpu: int = CPU_SECONDS, **more: str
+) -> Ended:
     """Run one command to its end."""
     begin = start_fresh if fresh else start
     return finish(name, words, folder, begin(name, words, folder, cpu, **more))
@@ -358,7 +376,8 @@ def innermost(ended: Ended) -> str:
 def make_canaries(folder: Path) -> None:
     """A folder of the user's with files that are named like ours, and links."""
     folder.mkdir(parents=True)
-    for name in ("config.yaml", "metrics.jsonl", "best.pt", "last.pt", ".lock", "notes.txt", ".config.yaml.1234",
+    for name in ("config.yaml", "metrics.jsonl", "best.pt", "last.pt", ".lock", "notes.txt",
+        ".config.yaml.1234",
                  ".run.json.77", "report.html", "run.txt", "study.journal", "best.pt.before"):  # fmt: skip
         (folder / name).write_text(f"mine: {name}\n")
     (folder / "notes.txt").chmod(0o640)

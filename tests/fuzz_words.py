@@ -12,74 +12,121 @@ from fuzz_process import ROOT, Result, command, fresh_folder, make_canaries, mov
 
 CONF = ROOT / "conf"
 COMBINED = ("regulariser", "augment", "tracker", "figures")
-LARGE = {"fashion_mnist", "fashion_mnist_part", "cifar10", "mnist", "gene_expression", "wandb"}  # options that take long
+LARGE = {
+    "fashion_mnist",
+    "fashion_mnist_part",
+    "cifar10",
+    "mnist",
+    "gene_expression",
+    "wandb",
+}  # options that take long
 TINY = {
     "data": "iris", "epochs": "1", "checks": "off", "report": "false", "bootstrap": "2", "threads": "1",
     "model.hidden": "[8]",
 }  # fmt: skip
 SMALL = [  # data and networks that train in a moment
-    {"data": "iris"}, {"data": "wine"}, {"data": "diabetes", "data.subset": "80"}, {"data": "digits", "data.subset": "65"},
+    {"data": "iris"}, {"data": "wine"}, {"data": "diabetes", "data.subset": "80"},
+    {"data": "digits", "data.subset": "65"},
     {"data": "digits", "data.subset": "65", "model": "cnn", "model.channels": "[4]"},
     {"data": "shapes", "data.samples": "60", "model": "unet", "model.channels": "[4,4]"},
     {"data": "sequences", "data.samples": "60", "model": "lstm"},
     {"data": "digits_reconstruction", "data.subset": "65", "model": "autoencoder"},
-    {"data": "playground"}, {"data": "toy_regression"}, {"data": "digit_pairs", "data.subset": "65", "model": "siamese"},
+    {"data": "playground"}, {"data": "toy_regression"}, {"data": "digit_pairs", "data.subset": "65",
+        "model": "siamese"},
 ]  # fmt: skip
 # more of these is more work by the user's own order, which is no hang: no large whole numbers are drawn for them
 AMOUNTS = (
-    "epochs", "n_trials", "samples", "size", "hidden", "channels", "width", "blocks", "heads", "features", "length", "layers",
-    "subset", "per_class", "confirm", "seeds", "workers", "startup_trials", "epochs", "restarts", "accumulate", "seconds",
-    "max_steps", "units", "embedding", "copies", "trees", "cells", "depth", "stages", "warm_up", "most", "code",
+    "epochs", "n_trials", "samples", "size", "hidden", "channels", "width", "blocks", "heads", "features",
+    "length", "layers",
+    "subset", "per_class", "confirm", "seeds", "workers", "startup_trials", "epochs", "restarts",
+    "accumulate", "seconds",
+    "max_steps", "units", "embedding", "copies", "trees", "cells", "depth", "stages", "warm_up", "most",
+    "code",
 )  # fmt: skip
 
 ENDS = ["0", "1", "-1", "2", "0.0", "1.0", "0.5", "1e-12", "0.999999999999", "-0.0", "1e-3"]
 OUTSIDE = [
-    "nan", "inf", "-inf", ".nan", "-.inf", "1e308", "1e400", "-1e308", "1e-320", "5e-324", "-5", "-0.5", "1.5", "3.7",
+    "nan", "inf", "-inf", ".nan", "-.inf", "1e308", "1e400", "-1e308", "1e-320", "5e-324", "-5", "-0.5",
+    "1.5", "3.7",
     "18446744073709551616", "-9223372036854775809", "1" + "0" * 40, "-1" + "0" * 400, "99999999999",
 ]  # fmt: skip
 ODD = [
-    "", "null", "true", "false", "yes", "~", "[]", "{}", "[[1]]", "[null]", "[1,[2,[3]]]", "{a:1}", "{a:{b:{c:[1]}}}",
-    "[1,2", "{a:1", "}", "]", "'quoted'", '"quoted"', "'open", "a b", "'a,b'", "a,b", "1,2", "a=b", "=", "==", ":", "a:b",
+    "", "null", "true", "false", "yes", "~", "[]", "{}", "[[1]]", "[null]", "[1,[2,[3]]]", "{a:1}",
+    "{a:{b:{c:[1]}}}",
+    "[1,2", "{a:1", "}", "]", "'quoted'", '"quoted"', "'open", "a b", "'a,b'", "a,b", "1,2", "a=b", "=",
+    "==", ":", "a:b",
     "ünï✓", "😀", "\u202eabc", "x" * 300, "y" * 5000, "[" * 60 + "]" * 60, "[" * 400 + "]" * 400,
-    "${seed}", "${nope}", "${data}", "${data.nope}", "${oc.env:HOME}", "${oc.env:NO_SUCH}", "${oc.env:NO_SUCH,3}", "${",
-    "${}", "${.}", "${..}", "${now:%Y}", "${now:}", "${unique:}", "${nope:1}", "${oc.decode:1}", "${oc.select:seed}",
-    "${oc.create:{a:1}}", "${oc.dict.keys:data}", "${hydra:runtime.cwd}", "${hydra:nope}", "${optimiser.lr}", "???",
-    "\\", "\\,", "1_000", "0x10", "1e3", "01", "+1", "--1", "*", "&a", "!!python/object:os.system", "!!python/name:os.system",
-    "\t", "\n", "a\nb", "\x1b[31mred", "\x07", "\x7f", "a\rb", "$(id)", "`id`", "../..", "/etc/passwd", "/dev/full", "/nope/x",
-    "mine", "mine/notes.txt", "auto", "none", "all", "hidden", "plumbline.models.mlp.MLP", "os.system", "inf]", "%", "%s", "{0}",
-    "tag(a,1)", "int(3)", "float(x)", "str(1)", "bool(1)", "glob(*)", "shuffle(1,2)", "sort(3,1,2)", "extend_list(1)",
+    "${seed}", "${nope}", "${data}", "${data.nope}", "${oc.env:HOME}", "${oc.env:NO_SUCH}",
+    "${oc.env:NO_SUCH,3}", "${",
+    "${}", "${.}", "${..}", "${now:%Y}", "${now:}", "${unique:}", "${nope:1}", "${oc.decode:1}",
+    "${oc.select:seed}",
+    "${oc.create:{a:1}}", "${oc.dict.keys:data}", "${hydra:runtime.cwd}", "${hydra:nope}", "${optimiser.lr}",
+    "???",
+    "\\", "\\,", "1_000", "0x10", "1e3", "01", "+1", "--1", "*", "&a", "!!python/object:os.system",
+    "!!python/name:os.system",
+    "\t", "\n", "a\nb", "\x1b[31mred", "\x07", "\x7f", "a\rb", "$(id)", "`id`", "../..", "/etc/passwd",
+    "/dev/full", "/nope/x",
+    "mine", "mine/notes.txt", "auto", "none", "all", "hidden", "plumbline.models.mlp.MLP", "os.system",
+    "inf]", "%", "%s", "{0}",
+    "tag(a,1)", "int(3)", "float(x)", "str(1)", "bool(1)", "glob(*)", "shuffle(1,2)", "sort(3,1,2)",
+    "extend_list(1)",
 ]  # fmt: skip
 SWEEPS = [
-    "1,2", "0,1,2", "range(0,3)", "range(0,1,0.5)", "range(3,0)", "range(0,100000000)", "range(a,b)", "interval(0,1)",
-    "interval(1,0)", "interval(0,inf)", "interval(nan,1)", "interval(1e-4,1e-1)", "tag(log,interval(1e-4,1e-1))",
-    "tag(log,interval(-1,1))", "tag(nope,interval(1,2))", "choice(1,2)", "choice([8],[4])", "choice()", "choice(a)", "glob(*)",
-    "glob(a*,exclude=b*)", "glob([*])", "interval(1,5)", "int(interval(1,5))", "choice(1,1)", "shuffle(1,2,3)", "1,1", "a,b",
-    "range(1,5,0)", "range(0,3,-1)", "interval(2,2)", "choice(null,1)", "sort(3,2,1)", "interval(0,1e400)", ",", "1,",
+    "1,2", "0,1,2", "range(0,3)", "range(0,1,0.5)", "range(3,0)", "range(0,100000000)", "range(a,b)",
+    "interval(0,1)",
+    "interval(1,0)", "interval(0,inf)", "interval(nan,1)", "interval(1e-4,1e-1)",
+    "tag(log,interval(1e-4,1e-1))",
+    "tag(log,interval(-1,1))", "tag(nope,interval(1,2))", "choice(1,2)", "choice([8],[4])", "choice()",
+    "choice(a)", "glob(*)",
+    "glob(a*,exclude=b*)", "glob([*])", "interval(1,5)", "int(interval(1,5))", "choice(1,1)",
+    "shuffle(1,2,3)", "1,1", "a,b",
+    "range(1,5,0)", "range(0,3,-1)", "interval(2,2)", "choice(null,1)", "sort(3,2,1)", "interval(0,1e400)",
+    ",", "1,",
 ]  # fmt: skip
 HYDRA = [
-    "hydra.verbose=true", "hydra.job.chdir=true", "hydra.output_subdir=.hydra", "hydra.output_subdir=..", "hydra.run.dir=mine",
-    "hydra.run.dir=.", "hydra.run.dir=", "hydra.run.dir=null", "hydra.run.dir=/dev/null/x", "hydra.run.dir=mine/notes.txt",
-    "hydra.run.dir=mine/dangling", "hydra.run.dir=mine/below", "hydra.run.dir=run", "hydra.run.dir=" + "r" * 300,
-    "hydra.run.dir=new/${seed}", "hydra.run.dir=~/x", "hydra.sweep.dir=mine", "hydra.sweep.subdir=x", "hydra.job.name=é",
-    "hydra.searchpath=[nope]", "hydra.searchpath=[file://mine]", "hydra.searchpath=[pkg://os]", "hydra.searchpath=[1,{}]",
-    "hydra.searchpath=null", "hydra.searchpath=[pkg://nope.conf]", "hydra.searchpath=[file://lab/conf]", "hydra.mode=MULTIRUN",
-    "hydra.mode=NOPE", "hydra/launcher=basic", "hydra/launcher=nope", "hydra/sweeper=basic", "hydra/sweeper=nope",
-    "hydra/job_logging=default", "hydra/hydra_logging=default", "hydra/job_logging=colorlog", "hydra/help=default",
-    "hydra.job.env_set.X=1", "+hydra.job.env_set.X=1", "hydra.job.env_set={X:1}", "hydra.nope=1", "hydra.job.config.nope=1",
-    "hydra.callbacks={}", "+hydra.callbacks.a._target_=os.system", "hydra=null", "hydra=nope", "hydra.run=1", "hydra.job.id=1",
-    "hydra.sweeper._target_=os.system", "hydra.launcher._target_=os.system", "hydra.runtime.cwd=/", "hydra.job.num=3",
-    "hydra.runtime.output_dir=mine", "hydra.overrides.task=[a]", "~hydra", "~hydra.run.dir", "hydra.run.dir=${nope}",
-    "hydra.job.override_dirname=x", "hydra.help.template=x", "hydra.sweeper.params={}", "hydra.env=x", "hydra.output_subdir=null",
+    "hydra.verbose=true", "hydra.job.chdir=true", "hydra.output_subdir=.hydra", "hydra.output_subdir=..",
+    "hydra.run.dir=mine",
+    "hydra.run.dir=.", "hydra.run.dir=", "hydra.run.dir=null", "hydra.run.dir=/dev/null/x",
+    "hydra.run.dir=mine/notes.txt",
+    "hydra.run.dir=mine/dangling", "hydra.run.dir=mine/below", "hydra.run.dir=run",
+    "hydra.run.dir=" + "r" * 300,
+    "hydra.run.dir=new/${seed}", "hydra.run.dir=~/x", "hydra.sweep.dir=mine", "hydra.sweep.subdir=x",
+    "hydra.job.name=é",
+    "hydra.searchpath=[nope]", "hydra.searchpath=[file://mine]", "hydra.searchpath=[pkg://os]",
+    "hydra.searchpath=[1,{}]",
+    "hydra.searchpath=null", "hydra.searchpath=[pkg://nope.conf]", "hydra.searchpath=[file://lab/conf]",
+    "hydra.mode=MULTIRUN",
+    "hydra.mode=NOPE", "hydra/launcher=basic", "hydra/launcher=nope", "hydra/sweeper=basic",
+    "hydra/sweeper=nope",
+    "hydra/job_logging=default", "hydra/hydra_logging=default", "hydra/job_logging=colorlog",
+    "hydra/help=default",
+    "hydra.job.env_set.X=1", "+hydra.job.env_set.X=1", "hydra.job.env_set={X:1}", "hydra.nope=1",
+    "hydra.job.config.nope=1",
+    "hydra.callbacks={}", "+hydra.callbacks.a._target_=os.system", "hydra=null", "hydra=nope", "hydra.run=1",
+    "hydra.job.id=1",
+    "hydra.sweeper._target_=os.system", "hydra.launcher._target_=os.system", "hydra.runtime.cwd=/",
+    "hydra.job.num=3",
+    "hydra.runtime.output_dir=mine", "hydra.overrides.task=[a]", "~hydra", "~hydra.run.dir",
+    "hydra.run.dir=${nope}",
+    "hydra.job.override_dirname=x", "hydra.help.template=x", "hydra.sweeper.params={}", "hydra.env=x",
+    "hydra.output_subdir=null",
 ]  # fmt: skip
 FLAGS = [
-    ["--help"], ["-h"], ["--hydra-help"], ["--version"], ["--cfg", "job"], ["--cfg", "hydra"], ["--cfg", "all"],
-    ["--cfg", "nope"], ["--cfg"], ["-c", "job", "--resolve"], ["-c", "job", "-p", "data"], ["-c", "job", "-p", "nope.x"],
+    ["--help"], ["-h"], ["--hydra-help"], ["--version"], ["--cfg", "job"], ["--cfg", "hydra"],
+    ["--cfg", "all"],
+    ["--cfg", "nope"], ["--cfg"], ["-c", "job", "--resolve"], ["-c", "job", "-p", "data"],
+    ["-c", "job", "-p", "nope.x"],
     ["--resolve"], ["--info"], ["--info", "config"], ["--info", "defaults"], ["--info", "defaults-tree"],
-    ["--info", "plugins"], ["--info", "searchpath"], ["--info", "nope"], ["--config-dir", "lab/conf"], ["--config-dir=lab/conf"],
-    ["--config-dir=nope"], ["--config-dir=mine/notes.txt"], ["--config-dir"], ["-cd", "mine"], ["--config-name=train"],
-    ["-cn", "nope"], ["-cn", "../conf/train"], ["-cn", "experiment/sam"], ["--config-path=nope"], ["-cp", "mine"], ["--package=x"],
-    ["--run"], ["-r"], ["--shell-completion"], ["-sc", "install=bash"], ["-sc", "query=bash"], ["--experimental-rerun=mine"],
-    ["--experimental-rerun=mine/notes.txt"], ["--nope"], ["-x"], ["--"], ["-"], ["-mm"], ["--multirun"], ["-m", "-m"],
+    ["--info", "plugins"], ["--info", "searchpath"], ["--info", "nope"], ["--config-dir", "lab/conf"],
+    ["--config-dir=lab/conf"],
+    ["--config-dir=nope"], ["--config-dir=mine/notes.txt"], ["--config-dir"], ["-cd", "mine"],
+    ["--config-name=train"],
+    ["-cn", "nope"], ["-cn", "../conf/train"], ["-cn", "experiment/sam"], ["--config-path=nope"],
+    ["-cp", "mine"], ["--package=x"],
+    ["--run"], ["-r"], ["--shell-completion"], ["-sc", "install=bash"], ["-sc", "query=bash"],
+    ["--experimental-rerun=mine"],
+    ["--experimental-rerun=mine/notes.txt"], ["--nope"], ["-x"], ["--"], ["-"], ["-mm"], ["--multirun"],
+    ["-m", "-m"],
     ["--cfg=job"], ["--cfg", "job", "--info", "config"], ["--hydra-help", "--cfg", "job"],
 ]  # fmt: skip
 
@@ -268,9 +315,12 @@ def is_long(word: str) -> bool:
 
 NAMES = ["s", "mine", "../x", "s" * 300, "", "a/b", "é", ".", "..", "a b", "\x1b[1m", "-", "~", "null", "*"]
 PLACES = [
-    "run", "run/", "./run", "stopped", "mine", "mine/notes.txt", "mine/dangling", "mine/link", "nope", "", ".", "..", "outputs",
-    "run/run.json", "run/best.pt", "run/metrics.jsonl", "/", "/dev/null", "/proc/self", "r" * 300, "é", "a\nb", "\x1b[31m", "null",
-    "[run]", "{a:1}", "run,run", "${oc.env:HOME}", "~", "table.csv", "table.jsonl", "studies/s", "lab", "*", "'", '"', "?",
+    "run", "run/", "./run", "stopped", "mine", "mine/notes.txt", "mine/dangling", "mine/link", "nope", "",
+    ".", "..", "outputs",
+    "run/run.json", "run/best.pt", "run/metrics.jsonl", "/", "/dev/null", "/proc/self", "r" * 300, "é",
+    "a\nb", "\x1b[31m", "null",
+    "[run]", "{a:1}", "run,run", "${oc.env:HOME}", "~", "table.csv", "table.jsonl", "studies/s", "lab", "*",
+    "'", '"', "?",
 ]  # fmt: skip
 
 
@@ -281,9 +331,12 @@ def place(rng: random.Random) -> str:
 def evaluate(rng: random.Random) -> list[str]:
     words = [f"run={place(rng)}"] if rng.random() < 0.9 else []
     known = {
-        "on": ["val", "test", "nope", ""], "tta": ["0", "2", "-1", "1.5", "nan", "x"], "temperature": ["true", "maybe", "1"],
-        "beside": ["[run]", "[run/best.pt]", "run", "[nope]", "[[run]]", "[]", "null", "{a:1}", "[mine]", "[1]", "${run}"],
-        "again": ["why", "", "'a b'", "\x1b[1m", "null", "[1]"], "device": ["cpu", "warm", "cuda:99", "", "mps"],
+        "on": ["val", "test", "nope", ""], "tta": ["0", "2", "-1", "1.5", "nan", "x"],
+        "temperature": ["true", "maybe", "1"],
+        "beside": ["[run]", "[run/best.pt]", "run", "[nope]", "[[run]]", "[]", "null", "{a:1}", "[mine]",
+            "[1]", "${run}"],
+        "again": ["why", "", "'a b'", "\x1b[1m", "null", "[1]"],
+        "device": ["cpu", "warm", "cuda:99", "", "mps"],
         "allow": ["[torch]", "[plumbline]", "[]", "null", "x", "[1]", "[[]]"], "rnu": ["x"],
     }  # fmt: skip
     for _ in range(rng.randrange(3)):
@@ -304,9 +357,13 @@ def journal(rng: random.Random) -> list[str]:
 def compare(rng: random.Random) -> list[str]:
     words = [place(rng) for _ in range(rng.choice([0, 1, 2, 2, 3]))]
     if rng.random() < 0.3:
-        words.append(f"objective={rng.choice(['val/loss', 'val/accuracy', 'val/', 'nope', '', 'fit/loss', 'step', *ODD])}")
+        words.append(
+            f"objective={rng.choice(['val/loss', 'val/accuracy', 'val/', 'nope', '', 'fit/loss', 'step', *ODD])}"
+        )
     if rng.random() < 0.4:
-        words.append(f"page={rng.choice(['page.html', 'nope/page.html', 'run', '', '/dev/full', 'new/a/b.html', 'p' * 300])}")
+        words.append(
+            f"page={rng.choice(['page.html', 'nope/page.html', 'run', '', '/dev/full', 'new/a/b.html', 'p' * 300])}"
+        )
     return words
 
 
@@ -314,7 +371,9 @@ def diagnose(rng: random.Random) -> list[str]:
     words = [place(rng)] if rng.random() < 0.9 else []
     keys = ["train_loss", "val_loss", "step", "lr", "stop_on", "objective", "direction", "epoch", "val_score", "nope"]
     for _ in range(rng.randrange(3)):
-        words.append(f"{rng.choice(keys)}={rng.choice(['loss', 'a', 'never', 'warn', 'val/loss', 'epoch', *ODD, *OUTSIDE])}")
+        words.append(
+            f"{rng.choice(keys)}={rng.choice(['loss', 'a', 'never', 'warn', 'val/loss', 'epoch', *ODD, *OUTSIDE])}"
+        )
     return [*words, "--json"] if rng.random() < 0.2 else words
 
 
@@ -323,7 +382,15 @@ def stages(rng: random.Random) -> list[str]:
     if rng.random() < 0.5:
         return words + [rng.choice(["/", "epochs=1", *ODD]) for _ in range(rng.randrange(4))]
     bad, _ = pair(rng), None
-    return [*words, "data=nope" if rng.random() < 0.5 else written(rng, *bad), "checks=off", "/", "epochs=abc", "/", "model=mpl"]
+    return [
+        *words,
+        "data=nope" if rng.random() < 0.5 else written(rng, *bad),
+        "checks=off",
+        "/",
+        "epochs=abc",
+        "/",
+        "model=mpl",
+    ]
 
 
 def studies(rng: random.Random) -> list[str]:
@@ -348,7 +415,8 @@ def doctor(rng: random.Random) -> list[str]:
 
 
 OTHERS = {
-    "evaluate": evaluate, "journal": journal, "compare": compare, "diagnose": diagnose, "stages": stages, "worker": studies,
+    "evaluate": evaluate, "journal": journal, "compare": compare, "diagnose": diagnose, "stages": stages,
+    "worker": studies,
     "status": studies, "doctor": doctor,
 }  # fmt: skip
 WEIGHTS = {"evaluate": 5, "journal": 4, "compare": 4, "diagnose": 5, "stages": 2, "worker": 1, "status": 3, "doctor": 2}
