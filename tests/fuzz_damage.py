@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from fuzz_kills import differences, left
 from fuzz_process import (
     Ended,
     Result,
@@ -35,6 +36,8 @@ STUDY = [
     "optimiser.lr=interval(0.001,0.1)",
     *RUN,
 ]
+
+EXPECTED: dict[str, Any] = {}  # what the stopped run leaves when it is resumed undamaged
 
 
 def must(ended: Ended, status: int = 0) -> None:
@@ -69,6 +72,10 @@ def make_template(place: Path, studies: bool = True) -> tuple[Path, Path]:
         "# Mine.\n_target_: plumbline.models.mlp.MLP\nhidden: [4]\n"
     )
     shorten(config, made)
+    shutil.copytree(made / "stopped", made / "whole")
+    must(command("train", ["resume=whole"], made))
+    EXPECTED.update(left(made / "whole"))
+    shutil.rmtree(made / "whole")
     if studies:
         must(command("train", STUDY, made, cpu=60))
         must(command("train", [*STUDY, "study=half", "search.n_trials=1"], made, cpu=60))
@@ -335,6 +342,10 @@ def attempt(seed: int, template: Path, was: Path, number: int, place: Path) -> R
     for command_name, words in readers(rng, name):
         ended = command(command_name, words, here, cpu=40 if words[0] == "-m" else 12)
         result.add(ended, note)
+        same = name.startswith("stopped/") and not name.endswith(".yaml") and how is not swapped
+        if same and words == ["resume=stopped"] and ended.status == 0 and not result.faults:
+            if other := differences(EXPECTED, left(here / "stopped")):
+                result.note("other bits", ended.line, "; ".join(other), note=note)
         if wrong := touched(before, here / "mine"):
             result.note("user files touched", ended.line, ", ".join(wrong), note=note)
             before = snapshot(here / "mine")

@@ -31,10 +31,30 @@ PROGRAMS = [  # data, network and the options that go with them
 OPTIMISERS = ["adamw", "adam", "sgd", "rmsprop", "nadam", "radam", "adagrad", "adam_then_sgd"]
 SCHEDULES = ["constant", "cosine", "linear", "one_cycle", "plateau", "cosine_restarts", "multistep"]
 PENALTIES = {
-    "table": "dropout mixup l2 l1 elastic_net label_smoothing input_noise weight_norm spectral_norm".split(),
-    "numbers": "dropout mixup l2 l1 input_noise weight_norm".split(),
-    "images": "dropout mixup cutmix l2 l1 label_smoothing input_noise spectral_norm confidence_penalty".split(),
-    "sequences": "dropout l2 l1 label_smoothing".split(),
+    "table": [
+        "dropout",
+        "mixup",
+        "l2",
+        "l1",
+        "elastic_net",
+        "label_smoothing",
+        "input_noise",
+        "weight_norm",
+        "spectral_norm",
+    ],
+    "numbers": ["dropout", "mixup", "l2", "l1", "input_noise", "weight_norm"],
+    "images": [
+        "dropout",
+        "mixup",
+        "cutmix",
+        "l2",
+        "l1",
+        "label_smoothing",
+        "input_noise",
+        "spectral_norm",
+        "confidence_penalty",
+    ],
+    "sequences": ["dropout", "l2", "l1", "label_smoothing"],
 }
 AUGMENTS = ["shift", "flip", "rotate", "cutout", "crop"]
 CLOCK = ("seconds", "samples_per_s")

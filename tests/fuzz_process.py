@@ -40,8 +40,8 @@ IMPORTED = (  # by every run: imported once, before the forks
     "rich.progress", "rich.table", "PIL.Image", "torch.utils.data", "torch.distributed", "scipy.stats",
 )  # fmt: skip
 STATUSES = (0, 1, 2, 3, 4, 85, 130)
-CPU_SECONDS, WALL_SECONDS = 12, 90  # a hang: 10 s of processor beyond start-up, or no end at all
-BLOCKED_SECONDS = 8  # twice in a row without any work: a hang, too
+CPU_SECONDS, WALL_SECONDS = 12, 240  # a hang: 10 s of processor beyond start-up, or no end at all
+BLOCKED_SECONDS = 10  # twice in a row without any work: a hang, too
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 MEMORY = 6 * 2**30
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
