@@ -343,9 +343,9 @@ def attempt(seed: int, template: Path, was: Path, number: int, place: Path) -> R
         ended = command(command_name, words, here, cpu=40 if words[0] == "-m" else 12)
         result.add(ended, note)
         same = name.startswith("stopped/") and not name.endswith(".yaml") and how is not swapped
-        if same and words == ["resume=stopped"] and ended.status == 0 and not result.faults:
-            if other := differences(EXPECTED, left(here / "stopped")):
-                result.note("other bits", ended.line, "; ".join(other), note=note)
+        resumed = same and words == ["resume=stopped"] and ended.status == 0 and not result.faults
+        if resumed and (other := differences(EXPECTED, left(here / "stopped"))):
+            result.note("other bits", ended.line, "; ".join(other), note=note)
         if wrong := touched(before, here / "mine"):
             result.note("user files touched", ended.line, ", ".join(wrong), note=note)
             before = snapshot(here / "mine")
