@@ -328,12 +328,12 @@ def readers(rng: random.Random, name: str) -> list[tuple[str, list[str]]]:
 def attempt(seed: int, template: Path, was: Path, number: int, place: Path) -> Result:
     """Damage one file, then run commands that read it."""
     rng = random.Random(f"damage {seed} {number}")
-    here = fresh_folder(place, move_template(template, place, was))
-    make_canaries(here / "mine")
-    named = files(template)
-    of_runs = not named or rng.random() < 0.65
-    named = [name for name in named if name.startswith("outputs") != of_runs] or named
+    template = move_template(template, place, was)
+    of_runs = rng.random() < 0.65
+    named = [name for name in files(template) if name.startswith("outputs") != of_runs]
     name = rng.choices(named, [importance(name) for name in named])[0]
+    here = fresh_folder(place, template, leave=("outputs",) if of_runs else ())
+    make_canaries(here / "mine")
     how = rng.choice(DAMAGES)
     how(rng, here / name, here)
     before = snapshot(here / "mine")

@@ -226,7 +226,7 @@ def _become(name: str, words: list[str], folder: Path, variables: dict[str, str]
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     module = sys.modules[MODULES[name]]
     sys.argv = [str(module.__file__), *words]
-    sys.path[0] = str(folder)
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(ROOT / "tests"))]
     sys.modules.pop("__main__")
     sys.modules["__main__"] = module
     sys.dont_write_bytecode = True
@@ -436,8 +436,8 @@ class Result:
 Attempt = Callable[[int, Path], Result]
 
 
-def copy_tree(source: Path, target: Path) -> None:
-    """Copy a folder; the files of a study's copy of the code, which nothing changes in place, as further names."""
+def copy_tree(source: Path, target: Path, leave: tuple[str, ...] = ()) -> None:
+    """Copy a folder without the names to leave out; a study's copy of the code, which nothing changes, as further names."""
 
     def copy(old: str, new: str) -> None:
         if "/code/" in old:
@@ -445,10 +445,11 @@ def copy_tree(source: Path, target: Path) -> None:
         else:
             shutil.copy2(old, new, follow_symlinks=False)
 
-    shutil.copytree(source, target, symlinks=True, copy_function=copy)
+    ignored = shutil.ignore_patterns(*leave)
+    shutil.copytree(source, target, symlinks=True, copy_function=copy, ignore=ignored)
 
 
-def fresh_folder(place: Path, template: Path | None) -> Path:
+def fresh_folder(place: Path, template: Path | None, leave: tuple[str, ...] = ()) -> Path:
     """`place`/here, empty or a copy of the template; the same path at each try of a process."""
     here = place / "here"
     for folder in (here, place / "home"):
@@ -458,7 +459,7 @@ def fresh_folder(place: Path, template: Path | None) -> Path:
     if template is None:
         here.mkdir(parents=True)
     else:
-        copy_tree(template, here)
+        copy_tree(template, here, leave)
     return here
 
 

@@ -438,7 +438,7 @@ def clean(words: list[str]) -> list[str]:
 
 def attempt(seed: int, template: Path, was: Path, number: int, place: Path) -> Result:
     """One command line, in a folder with a run, a study and files of the user's."""
-    here = fresh_folder(place, move_template(template, place, was))
+    here = fresh_folder(place, move_template(template, place, was), leave=("code",))
     make_canaries(here / "mine")
     before = snapshot(here / "mine")
     name, words = draw(seed, number)
