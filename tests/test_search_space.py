@@ -10,8 +10,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from plumbline.compose import compose, hydra_at
 from plumbline.contract import ConfigError
-from plumbline.search.compose import Points, checkpoints, compose, hydra_at
+from plumbline.search.compose import Points, checkpoints
 from plumbline.search.prepare import apart
 from plumbline.search.samplers import quasi_random
 from plumbline.search.space import Space, corners, parse

@@ -6,14 +6,18 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from plumbline.contract import ConfigError, allowed, check_node, nearest, shown
+from plumbline.contract import ConfigError, allowed, check_keys_of_hydra, check_node, locate, nearest, shown
+
+_HERE = Path(__file__).resolve()
+CONF = next(folder for folder in (_HERE.parents[2] / "conf", _HERE.parent / "conf") if folder.is_dir())  # clone, wheel
 
 GROUPS = ("data", "model", "loss", "optimiser", "schedule", "init", "step")  # one option each
 PLACE = ("launcher", "cluster", "resources")  # where it runs: no part of what it is
@@ -113,8 +117,6 @@ class Config:
 def register() -> None:
     """Tell Hydra the schema and the resolver behind a run's unique folder."""
     ConfigStore.instance().store(name="schema", node=Config)
-    sweeper = {"_target_": "hydra_plugins.plumbline_study.StudySweeper"}
-    ConfigStore.instance().store(group="hydra/sweeper", name="study", node=sweeper)
     OmegaConf.register_new_resolver("unique", _unique, use_cache=True, replace=True)
 
 
@@ -125,11 +127,27 @@ def _unique() -> str:
 
 
 def build(node: DictConfig) -> Callable[..., Any]:
-    """The node's `_target_` with its keywords bound; runtime objects go in positionally: `build(cfg.model)(spec)`."""
+    """The node's `_target_` with its keywords bound; runtime objects go in positionally: `build(cfg.model)(spec)`.
+
+    Every node in it is checked first, against the `allow` of the configuration that it is a part of; conf/train.yaml's
+    where that has none. Raises ConfigError on a target that may not be built.
+    """
     from hydra.utils import instantiate
 
-    bound = instantiate(node, _partial_=True, _convert_="all")
+    root = node._get_root()
+    allow = OmegaConf.select(root, "allow") if OmegaConf.is_dict(root) else None
+    plain = OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # what is checked is what is built
+    for path, inner in targets(node._get_full_key(None) or "", plain):
+        locate(path, shown(inner["_target_"]), list(allow or packages_allowed()))
+        check_keys_of_hydra(path, inner)
+    bound = instantiate(plain, _partial_=True, _convert_="all")
     return partial(bound.func, *bound.args, **bound.keywords)  # Hydra's own re-examines itself at each call: 0.2 ms
+
+
+@cache
+def packages_allowed() -> list[str]:
+    """The packages that conf/train.yaml allows targets from."""
+    return list(OmegaConf.load(CONF / "train.yaml").allow)
 
 
 LEAST = {  # the smallest value that makes sense
@@ -216,7 +234,7 @@ def check_values(cfg: DictConfig) -> None:
     if not cfg.outputs:
         raise ConfigError("outputs=: is where runs go: not empty; the current folder is outputs=.")
     for path, node in nodes(cfg):
-        allowed(path, shown(node["_target_"]), cfg.allow)
+        allowed(path, shown(node["_target_"]), list(cfg.allow))
     OmegaConf.to_container(cfg, resolve=True)  # an interpolation that leads nowhere is said now
 
 
@@ -254,7 +272,7 @@ def check_config(cfg: DictConfig) -> None:
     """
     check_values(cfg)
     for path, node in nodes(cfg):
-        check_node(path, node, cfg.allow)
+        check_node(path, node, list(cfg.allow))
 
 
 def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
@@ -279,17 +297,17 @@ def nodes(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     for group in OPTIONAL:
         if cfg[group] and "_target_" not in cfg[group]:
             raise ConfigError(f"{group}: has no _target_; choose one of its options first: {group}=…")
-    for group in GROUPS + OPTIONAL + COMBINED + PRESETS:
-        yield from _targets(group, cfg[group])
+    yield from targets("", cfg)
 
 
-def _targets(path: str, node: Any) -> Iterator[tuple[str, DictConfig]]:
+def targets(path: str, node: Any) -> Iterator[tuple[str, DictConfig]]:
+    """(path, node) of every node below one, itself included, that has a `_target_`."""
     if OmegaConf.is_dict(node):
         if "_target_" in node:
             yield path, node
         for key in node:
             if not OmegaConf.is_missing(node, key):
-                yield from _targets(f"{path}.{key}", node[key])
+                yield from targets(f"{path}.{key}" if path else str(key), node[key])
     elif OmegaConf.is_list(node):
         for index, item in enumerate(node):
-            yield from _targets(f"{path}[{index}]", item)
+            yield from targets(f"{path}[{index}]", item)

@@ -1,11 +1,8 @@
-"""The rule between an option file and its target: equal keys, right types, from an allowed package; and how it is said."""
+"""The rule between an option file and its target: equal keys, right types, values in range."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
-import traceback
 import types
 import typing
 from collections.abc import Callable
@@ -13,42 +10,20 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from plumbline.errors import ConfigError, nearest, place, require, shown
 from plumbline.ranges import WHOLE, Range
+from plumbline.targets import allowed, check_call, locate
 
-
-class ConfigError(ValueError):
-    """A mistake in the command or the configuration: one message with path, value and what would be right."""
-
-
-def require(path: str, value: Any, right: bool, accepted: str) -> None:
-    """Raise ConfigError unless the value is right, saying what would be: `schedule.floor=2: must be in [0, 1]`."""
-    if not right:
-        raise ConfigError(f"{path}={value}: must be {accepted}")
-
-
-def allowed(path: str, name: str, allow: list[str], home: str | None = None) -> None:
-    """Raise ConfigError unless the dotted name, or the module it is at home in, lies in an allowed package.
-
-    Nothing is imported before that.
-    """
-    if "." not in name or not all(part.isidentifier() for part in name.split(".")):
-        raise ConfigError(f"{path}._target_={name}: must be a dotted path, such as package.module.Name")
-    where = home or name
-    if not any(where == prefix or where.startswith(prefix + ".") for prefix in allow):
-        raise ConfigError(
-            f"{path}._target_={name}: {f'is borrowed from {home}, which ' if home else ''}lies outside the packages that may "
-            f"be used ({', '.join(allow)}); if you trust it, say 'allow=[{','.join([*allow, where.partition('.')[0]])}]' "
-            "or add it to allow in conf/train.yaml"
-        )
+__all__ = ["ConfigError", "allowed", "check_node", "locate", "nearest", "place", "require", "shown"]
 
 
 def check_node(path: str, node: DictConfig, allow: list[str]) -> None:
     """Raise ConfigError unless the node's keys are its target's: equal for keyword-only ones, known for the others."""
-    target = locate(path, shown(node["_target_"]), allow)
+    name = shown(node["_target_"])
+    target = locate(path, name, allow)
     given = {str(key): None if OmegaConf.is_missing(node, key) else node[key] for key in node if key != "_target_"}
+    check_keys_of_hydra(path, node)
     for key in given:
-        if key.startswith("_") and key.endswith("_"):
-            raise ConfigError(f"{path}.{key}: is Hydra's own word and is not used here; remove it")
         if OmegaConf.is_missing(node, key):
             raise ConfigError(f"{path}.{key}: has no value (???); give one: {path}.{key}=…")
     accepted, own, open_ended = parameters(target)
@@ -58,64 +33,30 @@ def check_node(path: str, node: DictConfig, allow: list[str]) -> None:
                 f"{path}.{key}={shown(given[key])}: no such key{nearest(key, accepted)}; "
                 f"{node['_target_']} takes: {', '.join(accepted) or 'none'}"
             )
-    if not own:
-        return  # not in our idiom (torch's own classes): they keep their defaults
-    for key, annotation in accepted.items():
+    for key, annotation in accepted.items() if own else ():  # torch's own classes keep their defaults
         if key not in given:
             raise ConfigError(
                 f"{path}.{key}: has no value; {node['_target_']} needs it, so write it into the option's file "
                 f"or say +{path}.{key}=…"
             )
+        if OmegaConf.is_dict(given[key]) and "_target_" in given[key]:
+            continue  # another node, which is checked by itself
         value = OmegaConf.to_container(given[key], resolve=True) if OmegaConf.is_config(given[key]) else given[key]
         check_value(f"{path}.{key}", value, annotation)
+    check_call(path, name, target, given)
+
+
+def check_keys_of_hydra(path: str, node: DictConfig) -> None:
+    """Raise ConfigError on `_args_`, `_partial_` and the like, which change how a node is built."""
+    for key in map(str, node):
+        if key != "_target_" and key.startswith("_") and key.endswith("_"):
+            raise ConfigError(f"{path}.{key}: is Hydra's own word and is not used here; remove it")
 
 
 def check_value(path: str, value: Any, annotation: Any) -> None:
     """Raise ConfigError unless a plain value is of the annotated type and within its range."""
     if not fits(value, annotation):
         raise ConfigError(f"{path}={shown(value)}: must be {describe(annotation)}{_hint(value, annotation)}")
-
-
-def locate(path: str, name: str, allow: list[str]) -> Any:
-    """The object of a dotted name, if its true home is allowed too (`torch.os.system` is not torch's)."""
-    allowed(path, name, allow)
-    module_name, _, attribute = name.rpartition(".")
-    try:
-        importlib.invalidate_caches()  # a module written a moment ago is there, too
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if not (module_name == missing or module_name.startswith(missing + ".")):
-            said = f"{module_name} imports {missing}, which is not installed{place(error)}"
-        else:
-            said = (
-                f"there is no module {missing}{_modules_near(missing)}; it is looked for on PYTHONPATH, in the current "
-                "folder, in the --config-dir and in the folder that holds it"
-            )
-        raise ConfigError(f"{path}._target_={name}: {said}") from error
-    except SyntaxError as error:
-        raise ConfigError(f"{path}._target_={name}: {error.filename}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:  # whatever a module may do when it is imported
-        said = f"importing {module_name} failed: {type(error).__name__}: {error}{place(error)}"
-        raise ConfigError(f"{path}._target_={name}: {said}") from error
-    if not hasattr(module, attribute):
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ConfigError(f"{path}._target_={name}: {module_name} has no {attribute}{nearest(attribute, public)}")
-    target = getattr(module, attribute)
-    if not callable(target):
-        raise ConfigError(f"{path}._target_={name}: is not a function or class")
-    home = getattr(target, "__module__", None) or module_name
-    if home != module_name:
-        allowed(path, name, allow, home)
-    return target
-
-
-def place(error: BaseException) -> str:
-    """` (file, line n)`, the innermost that is not Python's own or an installed package's; or nothing."""
-    others = ("/site-packages/", "/importlib/", "<frozen")
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(part in f.filename for part in others)]
-    frames = [f for f in frames if f.name != "__torch_function__"]  # it stands between a line and torch, and passes on
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""
 
 
 def parameters(target: Callable[..., Any]) -> tuple[dict[str, Any], bool, bool]:
@@ -189,17 +130,6 @@ def fits(value: Any, annotation: Any) -> bool:
     return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
-def shown(value: Any) -> str:
-    """A value as it is written on the command line."""
-    if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value)
-    if isinstance(value, list):
-        return f"[{','.join(map(shown, value))}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{shown(item)}" for key, item in value.items()) + "}"
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
-
-
 MANY = {int: "whole numbers", float: "numbers", str: "words"}
 
 
@@ -245,21 +175,3 @@ def _hint(value: Any, annotation: Any) -> str:
         for choice in typing.get_args(argument)
     ]
     return nearest(str(value), [str(choice) for choice in literals])
-
-
-def nearest(name: str, known: Any) -> str:
-    """` (did you mean 'x'?)` for the closest known name, or nothing."""
-    close = difflib.get_close_matches(str(name), [str(item) for item in known], n=1, cutoff=0.6)
-    return f" (did you mean '{close[0]}'?)" if close else ""
-
-
-def _modules_near(name: str) -> str:
-    """The closest importable module to a mistyped one, among those beside it."""
-    import pkgutil
-
-    parent, _, last = name.rpartition(".")
-    try:
-        where = importlib.import_module(parent).__path__ if parent else None
-    except (ImportError, AttributeError):
-        return ""
-    return nearest(last, [item.name for item in pkgutil.iter_modules(where)])

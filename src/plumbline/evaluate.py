@@ -16,11 +16,11 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from plumbline import config, mistakes
-from plumbline.config import ConfigError
+from plumbline.config import CONF, ConfigError
 from plumbline.contract import describe
 from plumbline.exits import BUG, DONE, MISTAKE, outlast_the_reader
 from plumbline.ledger import LEDGER, open_ledger
-from plumbline.train import CONF, code_folders
+from plumbline.train import find_own_code
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,10 +57,10 @@ def main() -> int:
             f"[again='why a second time'] [device=auto] [allow=[…]]\n\n{__doc__}"
         )
         return DONE if words else MISTAKE
-    sys.path[1:1] = [folder for folder in code_folders(words) if folder not in sys.path]
     config.register()
     try:
         request = read_request(words)
+        find_own_code(list(request.allow or config.packages_allowed()), words)
         evaluate(request)
     except mistakes.COMPOSITION as error:
         print(f"plumbline: {mistakes.explain(error, [CONF])}", file=sys.stderr)
@@ -105,7 +105,7 @@ def evaluate(request: DictConfig) -> dict[str, Any]:
     from plumbline.transfer import begun
 
     directory = Path(request.run)
-    allow = request.allow or OmegaConf.load(CONF / "train.yaml").allow
+    allow = request.allow or config.packages_allowed()
     cfg = saved_config(directory, "run", list(allow))
     held = lock(directory)  # nobody trains in it meanwhile, nor writes its record
     run = read_json(directory / "run.json")

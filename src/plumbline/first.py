@@ -79,7 +79,7 @@ def trained(
 
 def located(said: str, overrides: list[str]) -> tuple[list[str], Path]:
     """The words of the run that is to be trained first, and its folder, whose name stands for its configuration."""
-    from plumbline.search.compose import compose, hydra_at
+    from plumbline.compose import compose, hydra_at
     from plumbline.train import CONF, config_dirs
 
     own = shlex.split(said)

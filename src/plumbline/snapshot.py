@@ -53,7 +53,7 @@ def snapshot(folder: Path) -> Path:
 def sources() -> list[tuple[Path, Path]]:
     """(file, its name in a snapshot): what git tracks or would; without git conf/ and src/; of a wheel the packages."""
     if PACKAGE.parent.name != "src":
-        return [(file, Path("src") / file.relative_to(PACKAGE.parent)) for file in _below(*_installed())]
+        return [(file, Path("src") / file.relative_to(PACKAGE.parent)) for file in _below(PACKAGE)]
     try:
         words = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(words, capture_output=True, check=True, timeout=60).stdout
@@ -76,10 +76,6 @@ def changed(code: Path) -> list[str]:
         if name not in now or now[name].read_bytes() != file.read_bytes():
             found.append(name)
     return found
-
-
-def _installed() -> list[Path]:
-    return [PACKAGE, *PACKAGE.parent.glob("hydra_plugins/plumbline_*")]
 
 
 def _below(*folders: Path) -> list[Path]:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from plumbline import config, mistakes
+from plumbline.config import CONF, packages_allowed
 from plumbline.environment import SNAPSHOT
-from plumbline.exits import BY_HAND, DONE, MISTAKE, TO_BE_CONTINUED, outlast_the_reader
+from plumbline.exits import BY_HAND, DONE, MISTAKE, outlast_the_reader
 
 _HERE = Path(__file__).resolve()
-CONF = next(folder for folder in (_HERE.parents[2] / "conf", _HERE.parent / "conf") if folder.is_dir())  # clone, wheel
 
 
 def main() -> int:
@@ -32,49 +29,32 @@ def main() -> int:
 
         print(text(folders))
         return DONE
-    sys.path[1:1] = [entry for entry in code_folders(words) if entry not in sys.path]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises, and we say it
-    config.register()
-    jobs: list[tuple[DictConfig, DictConfig]] = []
-
-    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-    def compose(cfg: DictConfig) -> None:  # only that: what is raised in here, Hydra comments on
-        jobs.append((cfg, HydraConfig.get()))
-
-    status = DONE
     try:
-        overrides = mistakes.parse(words).overrides
-        mistakes.check_words(overrides, folders)
-        sys.argv[1:] = overrides + [word for word in words if word not in overrides]  # Hydra wants them in a row
+        arguments = mistakes.parse(words)
+        mistakes.check_words(arguments.overrides, folders)
         try:
-            compose()
+            from plumbline.compose import compose_command
+
+            composed = compose_command(arguments, folders)
         except mistakes.ANYTHING as error:
             raise config.ConfigError(mistakes.explain(error, folders)) from error
-        for cfg, known in jobs:
-            mistakes.check_choices(known.runtime.choices)
-            if is_study(known):
-                from plumbline.search.start import start as start_study
+        if composed is None:
+            return DONE
+        cfg, known = composed
+        mistakes.check_choices(known.runtime.choices)
+        check_allow_not_widened(cfg, list(known.overrides.task))
+        find_own_code(list(cfg.allow), words)
+        if known.mode == RunMode.MULTIRUN:
+            from plumbline.search.start import start as start_study
 
-                status = start_study(cfg, known, words, folders)
-                continue
-            overrides = OmegaConf.to_container(known.overrides.task, resolve=False)
-            status = max(status, start(cfg, Path(known.runtime.output_dir), overrides, folders[1:]))
-            if status in (BY_HAND, TO_BE_CONTINUED):
-                break  # who stops one stops them all
+            return start_study(cfg, known, words, folders)
+        overrides = OmegaConf.to_container(known.overrides.task, resolve=False)
+        return start(cfg, Path(known.runtime.output_dir), overrides, folders[1:])
     except mistakes.COMPOSITION as error:
         print(f"plumbline: {mistakes.explain(error, folders)}", file=sys.stderr)
-        status = MISTAKE
+        return MISTAKE
     except KeyboardInterrupt:  # before there was anything to save
-        status = BY_HAND
-    finally:
-        for known in (known for _, known in jobs if not is_study(known)):
-            remove_empty(Path(known.runtime.output_dir))
-    return status
-
-
-def is_study(known: DictConfig) -> bool:
-    """Whether -m was said, and our own sweeper heard it."""
-    return known.mode == RunMode.MULTIRUN and known.sweeper._target_.startswith("hydra_plugins.plumbline_study.")
+        return BY_HAND
 
 
 def start(cfg: DictConfig, directory: Path, overrides: list[str], folders: list[Path]) -> int:
@@ -88,12 +68,8 @@ def start(cfg: DictConfig, directory: Path, overrides: list[str], folders: list[
         raise config.ConfigError(f"hydra.run.dir={directory}: is the current folder; a run has a folder of its own")
     elif (directory / "run.json").exists():
         raise config.ConfigError(f"hydra.run.dir={directory}: holds another run; go on with it by resume={directory}")
-    else:
-        only_trusted(cfg, overrides)
-        if cfg.get("parent") is not None and not (Path(cfg.parent) / "run.json").is_file():
-            raise config.ConfigError(
-                f"parent={cfg.parent}: is not the folder of a run; leave it out to take the nearest"
-            )
+    elif cfg.get("parent") is not None and not (Path(cfg.parent) / "run.json").is_file():
+        raise config.ConfigError(f"parent={cfg.parent}: is not the folder of a run; leave it out to take the nearest")
     check_alone(overrides)
     with open_dict(cfg):
         for key in config.STUDY:
@@ -136,11 +112,11 @@ def apart(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, DictConfig
     return cfg, place, for_the_run
 
 
-def only_trusted(cfg: DictConfig, overrides: list[str]) -> None:
-    """What may be used is widened on the command line and in conf/train.yaml, by no file that came from elsewhere."""
-    if any(override.startswith("allow") for override in overrides):
+def check_allow_not_widened(cfg: DictConfig, overrides: list[str]) -> None:
+    """Raise ConfigError where an option file allows more targets than the command line and conf/train.yaml do."""
+    if any(override.lstrip("+~").partition("=")[0].partition(".")[0] == "allow" for override in overrides):
         return
-    trusted = OmegaConf.load(CONF / "train.yaml").allow
+    trusted = packages_allowed()
     if surplus := [name for name in cfg.get("allow", []) if name not in trusted]:
         raise config.ConfigError(
             f"allow={surplus}: an option file cannot widen what may be used; if you trust it, say "
@@ -181,6 +157,16 @@ def search_path(arguments: list[str]) -> list[str]:
             with contextlib.suppress(HydraException, TypeError):  # Hydra says it
                 found += OverridesParser.create().parse_override(word).value() or []
     return found
+
+
+def find_own_code(allow: list[str], words: list[str]) -> None:
+    """Let modules in the user's folders be imported where `allow` names a package that is not installed.
+
+    Installed packages come first, so that no file beside the options takes the place of one of them.
+    """
+    installed = ("plumbline", "torch", "torchvision")
+    if any(name.partition(".")[0] not in installed for name in allow):
+        sys.path.extend(folder for folder in code_folders(words) if folder not in sys.path)
 
 
 def code_folders(arguments: list[str]) -> list[str]:

@@ -3,60 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Any
 
-from hydra import version
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from plumbline import config, mistakes
-from plumbline.config import STUDY, ConfigError
+from plumbline.compose import compose, hydra_at
+from plumbline.config import ConfigError
 from plumbline.search.space import Point, Space, corners, product_size
 
 MOST = 40  # points of a space that are composed before its first trial
-
-
-@contextmanager
-def hydra_at(folders: list[Path]) -> Iterator[Any]:
-    """Hydra's loader over these folders of option files, our conf/ first, then those of --config-dir."""
-    config.register()
-    before = GlobalHydra.instance().hydra
-    version.setbase("1.3")
-    path = create_config_search_path(str(folders[0]))
-    for folder in folders[1:]:
-        path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    GlobalHydra.instance().clear()
-    hydra = Hydra.create_main_hydra2("train", path)
-    try:
-        yield hydra.config_loader
-    finally:
-        GlobalHydra.instance().clear()
-        if before is not None:
-            GlobalHydra.instance().initialize(before)
-
-
-def compose(words: list[str], config_name: str) -> DictConfig:
-    """The configuration of a run; within `hydra_at`. Raises what mistakes.explain knows to say."""
-    from hydra import compose as hydra_compose
-
-    return alone(hydra_compose(config_name, words))
-
-
-def alone(cfg: DictConfig) -> DictConfig:
-    """The configuration without the keys that are a study's."""
-    with open_dict(cfg):
-        for key in STUDY:
-            if key in cfg:
-                del cfg[key]
-    return cfg
 
 
 class Points:

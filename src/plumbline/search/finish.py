@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from plumbline.search.compose import alone, hydra_at
+from plumbline.compose import hydra_at, without_study
 
 if TYPE_CHECKING:
     import optuna
@@ -218,7 +218,7 @@ def experiment(study: Study, opened: optuna.Study, trial: FrozenTrial) -> str:
             if group not in ("experiment", "search", "space", "pruner")
         }
         pairs = [f"{group}={_word(choice)}" for group, choice in chosen.items() if choice is not None]
-        base, cfg = alone(compose(study.config_name, pairs)), alone(full)
+        base, cfg = without_study(compose(study.config_name, pairs)), without_study(full)
     wanted = OmegaConf.to_container(_without_hydra(cfg), resolve=False)
     wanted["threads"] = run["environment"]["threads"]
     deltas = _differing(wanted, OmegaConf.to_container(base, resolve=False))

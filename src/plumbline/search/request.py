@@ -13,10 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from plumbline import config
+from plumbline.compose import hydra_at
 from plumbline.config import STUDY
 from plumbline.contract import ConfigError, check_node, shown
 from plumbline.environment import now
-from plumbline.search.compose import hydra_at
 from plumbline.search.difference import IDENTITY
 from plumbline.search.space import parse
 from plumbline.search.study import Search, Study
@@ -32,9 +32,11 @@ def asked(
 ) -> Study:
     """The study that a multirun's command line asks for; raises ConfigError where it says what cannot be."""
     check_words(cfg, overrides)
-    check_node("search", cfg.search, list(cfg.allow))
-    check_node("search.sampler", cfg.search.sampler, list(cfg.allow))
-    check_node("pruner", cfg.pruner, list(cfg.allow))
+    for group in ("search", "pruner"):
+        if not OmegaConf.select(cfg, f"{group}._target_"):
+            raise ConfigError(f"{group}: has no _target_; choose one of its options: {group}=…")
+        for path, node in config.targets(group, cfg[group]):
+            check_node(path, node, list(cfg.allow))
     search = config.build(cfg.search)()
     pruner = config.build(cfg.pruner)()
     kind = str(known.get("search"))

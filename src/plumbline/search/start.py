@@ -125,7 +125,7 @@ def beside(overrides: list[str], folders: list[Path]) -> list[Path]:
 def check_hydra(overrides: list[str]) -> None:
     """Raise ConfigError on words to Hydra that a study does not heed."""
     for word in overrides:
-        if not word.startswith(("hydra.mode=", "hydra/sweeper=", "hydra.searchpath=")):
+        if not word.startswith(("hydra.mode=", "hydra.searchpath=")):
             raise ConfigError(
                 f"{word}: is not heeded by a study: its folder is outputs=…/studies/study=…, and it starts its own workers"
             )

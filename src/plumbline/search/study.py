@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,11 +144,19 @@ class Study:
         inside = root is not None and path.is_relative_to(root)
         return self.folder / CODE / path.relative_to(root) if inside else path
 
+    @property
+    def allow(self) -> list[str]:
+        """The packages that its command allowed targets from."""
+        words = [word.partition("=")[2] for word in self.fixed if word.partition("=")[0] == "allow"]
+        return list(yaml.safe_load(words[-1])) if words else config.packages_allowed()
+
     def built(self, path: str, node: dict[str, Any]) -> Any:
-        """A component as study.yaml has it. What is read back may use what conf/train.yaml allows, and no more."""
-        content = OmegaConf.create(node)
-        check_node(path, content, allowed())
-        return config.build(content)()
+        """A component as study.yaml has it."""
+        whole = OmegaConf.create({"allow": self.allow})
+        OmegaConf.update(whole, path, node)
+        part = OmegaConf.select(whole, path)
+        check_node(path, part, self.allow)
+        return config.build(part)()
 
     def trial(self, number: int) -> Path:
         return self.folder / f"{number:04d}"
@@ -171,14 +178,6 @@ class Study:
             return optuna.load_study(study_name=self.optuna_name, storage=open_storage(self.folder, url))
         except KeyError:
             raise ConfigError(f"study={self.name}: has no trials yet; give its command again: {self.command}") from None
-
-
-@cache
-def allowed() -> list[str]:
-    """The packages that conf/train.yaml allows: read once, not by each trial, for that takes as long as all else of it."""
-    from plumbline.train import CONF
-
-    return list(OmegaConf.load(CONF / "train.yaml").allow)
 
 
 def _lists(value: Any) -> Any:

@@ -86,7 +86,7 @@ def work(study: Study, count: int, until: float) -> int:
     if not Path(study.cwd).is_dir():
         raise ConfigError(f"study={study.name}: began in {study.cwd}, which is not there on this machine")
     os.chdir(study.cwd)
-    sys.path[:0] = [str(path) for path in code_folders(study)]
+    sys.path += [str(path) for path in code_folders(study)]  # after what is installed: no file takes its place
     os.environ.setdefault("OMP_NUM_THREADS", str(threads(count)))
     ahead.imports()
     import plumbline.run  # noqa: F401 - torch, once for all trials
