@@ -490,6 +490,7 @@ def run_many(attempt: Attempt, numbers: list[int], jobs: int, place: Path) -> li
         status = 1
         try:
             os.close(writing)
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # end with the parent
             adopt_orphans()
             own = place / f"job{job}"
             own.mkdir(parents=True, exist_ok=True)

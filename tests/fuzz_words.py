@@ -65,7 +65,7 @@ ODD = [
     "\\", "\\,", "1_000", "0x10", "1e3", "01", "+1", "--1", "*", "&a", "!!python/object:os.system",
     "!!python/name:os.system",
     "\t", "\n", "a\nb", "\x1b[31mred", "\x07", "\x7f", "a\rb", "$(id)", "`id`", "../..", "/etc/passwd",
-    "/dev/full", "/nope/x",
+    "/dev/full", "/dev/null/x",
     "mine", "mine/notes.txt", "auto", "none", "all", "hidden", "plumbline.models.mlp.MLP", "os.system",
     "inf]", "%", "%s", "{0}",
     "tag(a,1)", "int(3)", "float(x)", "str(1)", "bool(1)", "glob(*)", "shuffle(1,2)", "sort(3,1,2)",
@@ -403,7 +403,7 @@ def studies(rng: random.Random) -> list[str]:
 
 
 def doctor(rng: random.Random) -> list[str]:
-    clusters = [*sorted(tree()["cluster"]), "nope", "", "[generic]", "mine"]
+    clusters = [*sorted(set(tree()["cluster"]) - {"here"}), "nope", "", "[generic]", "mine"]
     words = [f"cluster={rng.choice(clusters)}"]
     if rng.random() < 0.5:
         words.append(f"resources={rng.choice([*sorted(tree()['resources']), 'nope', ''])}")
@@ -432,8 +432,8 @@ def draw(seed: int, number: int) -> tuple[str, list[str]]:
 
 
 def clean(words: list[str]) -> list[str]:
-    """Words as the operating system takes them: without zero bytes."""
-    return [word.replace("\0", "") for word in words]
+    """Words as the operating system takes them, without zero bytes; runs are not ordered into the root of the disk."""
+    return ["outputs=/dev/null" if word == "outputs=/" else word.replace("\0", "") for word in words]
 
 
 def attempt(seed: int, template: Path, was: Path, number: int, place: Path) -> Result:
@@ -444,6 +444,7 @@ def attempt(seed: int, template: Path, was: Path, number: int, place: Path) -> R
     name, words = draw(seed, number)
     result = Result(number)
     ended = command(name, words, here)
+    ended.calls = [call for call in ended.calls if "/etc/passwd/" not in call]  # outputs=/etc/passwd orders that
     result.add(ended)
     if changed := touched(before, here / "mine"):
         result.note("user files touched", ended.line, ", ".join(changed))
