@@ -486,5 +486,6 @@ def judge(
             path.unlink() if path.is_file() or path.is_symlink() else os.rename(path, path.with_name(f"was{path.name}"))
     if wrong := touched(before, here / "mine"):
         result.note("user files touched", ended.line, ", ".join(wrong), note=note)
-    if not heavy and not ended.hung and ended.status == 2 and ended.cpu > SLOW_SECONDS:
+    single = not heavy and "-m" not in ended.words and ended.status == 2 and not ended.hung
+    if single and ended.cpu > SLOW_SECONDS:
         result.note("slow", ended.line, f"{ended.cpu:.1f} s of processor to refuse it", note=note)
