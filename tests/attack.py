@@ -51,7 +51,7 @@ def prepared(name: str, seed: int, place: Path):
     made = {"kills": fuzz_kills, "hostile": fuzz_hostile, "commands": fuzz_words, "damage": fuzz_damage}[name]
     if name == "kills":
         return partial(made.attempt, seed)
-    template, was = fuzz_damage.make_template(place)
+    template, was = fuzz_damage.make_template(place.parent)
     return partial(made.attempt, seed, template, was)
 
 

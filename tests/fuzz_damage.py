@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,9 @@ def must(ended: Ended, status: int = 0) -> None:
     assert ended.status == status, f"{ended.line}\n{ended.out}\n{ended.err}"
 
 
-def make_template(place: Path, studies: bool = True) -> tuple[Path, Path]:
-    """(a folder with a finished run, one that was stopped, a finished study and half of one; the path it was made at)."""
+@cache
+def make_template(place: Path) -> tuple[Path, Path]:
+    """(a folder with runs, one of them stopped, a finished study and half of one; the path that it was made at)."""
     made = place / "made" / "here"
     shutil.rmtree(place / "made", ignore_errors=True)
     made.mkdir(parents=True)
@@ -76,11 +78,10 @@ def make_template(place: Path, studies: bool = True) -> tuple[Path, Path]:
     must(command("train", ["resume=whole"], made))
     EXPECTED.update(left(made / "whole"))
     shutil.rmtree(made / "whole")
-    if studies:
-        must(command("train", STUDY, made, cpu=60))
-        must(command("train", [*STUDY, "study=half", "search.n_trials=1"], made, cpu=60))
-        note = made / "outputs" / "studies" / "half" / "study.yaml"
-        note.write_text(note.read_text().replace("n_trials: 1", "n_trials: 2"))
+    must(command("train", STUDY, made, cpu=60))
+    must(command("train", [*STUDY, "study=half", "search.n_trials=1"], made, cpu=60))
+    note = made / "outputs" / "studies" / "half" / "study.yaml"
+    note.write_text(note.read_text().replace("n_trials: 1", "n_trials: 2"))
     return made, made
 
 

@@ -159,8 +159,8 @@ def environment(folder: Path, more: dict[str, str]) -> dict[str, str]:
 def forbidden(event: str, arguments: tuple[Any, ...], within: str) -> str | None:
     """What a call does that no run does: another program, the network, a file outside of `within`."""
     if event in ("os.system", "socket.connect", "urllib.Request", "os.posix_spawn", "pty.spawn"):
-        said = f"{event} {arguments[-1]!r:.80}"
-        return None if event == "socket.connect" and isinstance(arguments[-1], str | bytes) else said
+        found = f"{event} {arguments[-1]!r:.80}"
+        return None if event == "socket.connect" and isinstance(arguments[-1], str | bytes) else found
     if event in ("subprocess.Popen", "os.exec"):
         words = [os.fsdecode(word) for word in arguments[1]] if not isinstance(arguments[1], str) else [arguments[1]]
         ours = words[0] == sys.executable and any("plumbline" in word for word in words[1:4]) and "-c" not in words
@@ -191,8 +191,8 @@ def watch(log: int, within: str) -> None:
             return
         busy.on = True
         try:
-            if said := forbidden(event, arguments, within):
-                os.write(log, said.replace("\n", " ").encode(errors="replace") + b"\n")
+            if found := forbidden(event, arguments, within):
+                os.write(log, found.replace("\n", " ").encode(errors="replace") + b"\n")
         except Exception as error:
             os.write(log, f"hook: {event} {error!r}\n".encode())
         finally:
