@@ -467,7 +467,10 @@ def move_template(template: Path, place: Path, was: Path) -> Path:
     """A copy of a template in which the path of the folder that it was made in is this process's own."""
     mine = place / "template"
     if not mine.exists():
-        shutil.copytree(template, mine, symlinks=True)
+        compiled = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(
+            template, mine, symlinks=True, ignore=compiled
+        )  # compiled files hold paths, too, with their lengths
         old, new = str(was).encode(), str(place / "here").encode()
         for file in mine.rglob("*"):
             if file.is_file() and not file.is_symlink() and old in (content := file.read_bytes()):
