@@ -99,5 +99,5 @@ def test_the_number_stands_in_the_record_and_makes_the_same_run_again(run, monke
 
 @pytest.mark.parametrize("word", ["many", "1.5", "true", "null"])
 def test_any_other_word_is_refused(word: str) -> None:
-    with pytest.raises(ConfigError, match=f"batch_size={word}: must be a whole number, or auto"):
+    with pytest.raises(ConfigError, match=f"batch_size={word}: must be a whole number of at least 1 or auto"):
         check_values(composed(f"batch_size={word}"))

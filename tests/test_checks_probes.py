@@ -34,6 +34,7 @@ def bench(*words: str, **parts: dict[str, Any]) -> Bench:
     OmegaConf.set_struct(cfg, False)
     for name, node in parts.items():
         cfg[name] = {"ruined": node} if name == "augment" else node
+    cfg.allow = [*cfg.allow, "programs"]
     return Bench(cfg, data(*(word for word in words if word.startswith("data"))), torch.device("cpu"))
 
 

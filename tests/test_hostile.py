@@ -42,7 +42,7 @@ REFUSED = [
     ("transfer=weights transfer.freeze=[hidden,head]", "leaves nothing to train; leave out the last layer"),
     ("transfer=weights transfer.freeze=[hidden] transfer.thaw=[0.6,0.3]", r"transfer.thaw=.*two growing parts of the run"),
     ("model=siamese data=digit_pairs data.subset=2", r"data.subset=2: too few"),
-    ("model=lstm data=sequences data.length=1", r"data.length=1: must be at least 8"),
+    ("model=lstm data=sequences data.length=1", rr"data.length=1: must be a whole number in \[8, "),
     ("figures=[gradcam]", r"figures=\[gradcam\]: no layer of this network gives maps"),
     ("figures=[hidden_units] model=linear data=iris", r"has no hidden layer"),
 ]  # fmt: skip
@@ -116,7 +116,7 @@ REFUSED_TABLES = {
     "two rows": (b"p,q,y\n1,2,a\n2,3,b\n", [], "of 2 samples none is left for train"),
     "sixteen bits a letter": (TABLE.encode("utf-16"), [], "is not text .it has a zero byte"),
     "an open quotation": (TABLE.encode() + b'"1,2,3,a\n', [], "is a quotation mark left open"),
-    "a role twice": (TABLE.encode(), ["data.categorical=[r,r]"], "is data.categorical already; a column has one role"),
+    "a role twice": (TABLE.encode(), ["data.categorical=[r,r]"], "must be a list of words, each once"),
     "the target left out": (TABLE.encode(), ["data.ignore=[y]"], "is data.target already; a column has one role"),
 }  # fmt: skip
 

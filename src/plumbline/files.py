@@ -16,7 +16,7 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -97,6 +97,18 @@ def make_folder(root: Path, *names: str) -> Path:
             path.mkdir(exist_ok=True)
             check_folder(path)
     return path
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """The folder and those around it that are not there yet, the innermost first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove folders that were made for what did not come to be, as far as they are empty."""
+    for folder in folders:
+        with suppress(OSError):  # it holds something by now
+            folder.rmdir()
 
 
 def temporary_name(path: Path) -> Path:

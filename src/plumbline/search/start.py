@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from plumbline import exits, mistakes
 from plumbline.contract import ConfigError
-from plumbline.files import make_folder
+from plumbline.files import make_folder, missing_folders, remove_empty
 from plumbline.output import print_safe
 from plumbline.search import presence, trust
 from plumbline.search.code import copy_code
@@ -63,7 +63,7 @@ def go_on(wanted: Study, options: Any, folders: list[Path], usual: int) -> int:
         return array.show(study, options)
     with Ahead(study, count) as ahead:  # it has until then to import
         check(study, folders, new or wider)
-        study._made = [folder for folder in list(study.folder.parents)[:2] if not folder.exists()]
+        study._made = missing_folders(study.folder.parent)
         make_folder(study.folder.parent, study.folder.name, presence.FOLDER)
         copy_code(study, new)
         if wider:
@@ -311,6 +311,4 @@ def forget(study: Study) -> None:
     import shutil
 
     shutil.rmtree(study.folder, ignore_errors=True)
-    for folder in study._made:
-        with contextlib.suppress(OSError):  # it holds something by now
-            folder.rmdir()
+    remove_empty(study._made)

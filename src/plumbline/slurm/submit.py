@@ -23,7 +23,7 @@ JOB = "job.json"  # in the folder of a run: what was submitted last
 
 def submit(cfg: DictConfig, directory: Path, overrides: list[str], options: Options, extra: list[str]) -> int:
     """Submit one run, new or gone on with, whose folder is decided now. extra: what its command needs beside the folder."""
-    from plumbline.files import make_folder
+    from plumbline.files import make_folder, missing_folders, remove_empty
     from plumbline.record import check_names, write_request
     from plumbline.snapshot import snapshot
 
@@ -47,7 +47,7 @@ def submit(cfg: DictConfig, directory: Path, overrides: list[str], options: Opti
         return DONE
     check_names(folder)
     not_queued(folder, options)
-    begun = (folder / "config.yaml").exists()
+    begun, missing = (folder / "config.yaml").exists(), missing_folders(folder)
     try:
         make_folder(folder)
         if not begun:
@@ -55,9 +55,10 @@ def submit(cfg: DictConfig, directory: Path, overrides: list[str], options: Opti
         snapshot(folder)
         number = hand_over(text, folder, options, submitted(folder))
     except BaseException:
-        if not begun:  # nothing came to be; the command removes empty folders
+        if not begun:
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            remove_empty(missing)
         raise
     say(options, 1)
     how_to(number, folder / f"slurm-{number}.out", folder, options)
