@@ -42,7 +42,7 @@ REFUSED = [
     ("transfer=weights transfer.freeze=[hidden,head]", "leaves nothing to train; leave out the last layer"),
     ("transfer=weights transfer.freeze=[hidden] transfer.thaw=[0.6,0.3]", r"transfer.thaw=.*two growing parts of the run"),
     ("model=siamese data=digit_pairs data.subset=2", r"data.subset=2: too few"),
-    ("model=lstm data=sequences data.length=1", rr"data.length=1: must be a whole number in \[8, "),
+    ("model=lstm data=sequences data.length=1", r"data.length=1: must be a whole number in .8, "),
     ("figures=[gradcam]", r"figures=\[gradcam\]: no layer of this network gives maps"),
     ("figures=[hidden_units] model=linear data=iris", r"has no hidden layer"),
 ]  # fmt: skip
