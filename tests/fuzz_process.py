@@ -330,7 +330,7 @@ def fault(ended: Ended) -> str | None:
     if ended.status == 2 and not is_usage(ended):
         if not messages:
             return "status 2 without a message"
-        others = [line for line in ended.err.splitlines() if line.strip() and not is_message(line)]
+        others = [line for line in ended.err.splitlines() if line.strip() and not is_message(line) and not line.startswith("note: ")]
         if len(messages) > 1:
             return "more than one message"
         if others:

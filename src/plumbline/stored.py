@@ -19,6 +19,7 @@ import yaml
 from plumbline.config import Checks, Config, ConfigError
 from plumbline.contract import describe, fits, shown
 from plumbline.files import read_json, read_text
+from plumbline.output import print_safe
 from plumbline.parsing import parse_yaml
 
 RUN, SETTINGS, OVERRIDES = "run.json", "config.yaml", "overrides.yaml"
@@ -204,7 +205,7 @@ def read_runs(folders: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
 def skip(folder: Path, error: Exception) -> None:
     """Print a note that a folder is left out of a list; nothing where it was taken away meanwhile."""
     if (folder / RUN).exists() or (folder / RUN).is_symlink():
-        print(f"note: {folder} is left out: {' '.join(str(error).split())}", file=sys.stderr)
+        print_safe(f"note: {folder} is left out: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 # --- config.yaml and overrides.yaml ----------------------------------------------------------------------------------

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from plumbline import exits
 from plumbline.contract import ConfigError
 from plumbline.output import print_error, print_safe, printable
 from plumbline.search.study import Study, find
 from plumbline.search.worker import read
+
+if TYPE_CHECKING:
+    import optuna
 
 WORDS = {"study": "", "outputs": "outputs"}
 
@@ -29,6 +33,15 @@ def main() -> int:
     except ConfigError as error:
         print_error(error)
         return exits.MISTAKE
+    try:
+        return show(study, opened)
+    except ConfigError as error:
+        print_error(error)
+        return exits.MISTAKE
+
+
+def show(study: Study, opened: optuna.Study) -> int:
+    """Print how a study is doing, and write what it leaves if that is asked for; return the exit status."""
     from plumbline.search.watch import View, Watch, closing, workers
 
     view = View(study, opened)
