@@ -16,10 +16,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
+NUMBERS = (  # files whose slow tests measure what a technique is worth, on several seeds
+    "test_playground.py", "test_experiments.py", "test_experiments_models.py", "test_experiments_training.py",
+    "test_faults.py",
+)  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+    parser.addoption("--numbers", action="store_true", help="with --slow: measure the numbers of docs/practice.md, too")
     parser.addoption("--murders", type=int, default=3, help="how many studies test_search_murders.py kills")
 
 
@@ -28,6 +33,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
+    elif not config.getoption("--numbers"):
+        for item in items:
+            if "slow" in item.keywords and item.path.name in NUMBERS:
+                item.add_marker(pytest.mark.skip(reason="measures numbers for minutes: run with --slow --numbers"))
 
 
 @pytest.hookimpl(optionalhook=True)

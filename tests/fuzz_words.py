@@ -305,8 +305,10 @@ def line(rng: random.Random) -> list[str]:
 
 
 def is_long(word: str) -> bool:
-    """Whether a word orders a long training, which would be no fault."""
+    """Whether a word orders a long training, or a compiler that is run, which would be no fault."""
     key, _, given = word.lstrip("+~").partition("=")
+    if (key, given) == ("compile", "true"):
+        return True
     try:
         return key == "epochs" and 3 < float(given) < float("inf")
     except ValueError:
