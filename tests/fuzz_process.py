@@ -330,7 +330,7 @@ def fault(ended: Ended) -> str | None:
     if ended.status == 2 and not is_usage(ended):
         if not messages:
             return "status 2 without a message"
-        others = [line for line in ended.err.splitlines() if line.strip() and not is_message(line) and not line.startswith("note: ")]
+        others = [line for line in ended.err.splitlines() if line.strip() and not is_message(line)]
         if len(messages) > 1:
             return "more than one message"
         if others:
@@ -342,7 +342,7 @@ def fault(ended: Ended) -> str | None:
 
 def is_message(line: str) -> bool:
     """Whether a line is a message, or belongs to one: a difference between two studies, indented or with its sign."""
-    return line.startswith(("plumbline: ", " ", "- ", "+ ", "say "))
+    return line.startswith(("plumbline: ", "note: ", " ", "- ", "+ ", "say "))
 
 
 def is_usage(ended: Ended) -> bool:

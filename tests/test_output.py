@@ -170,7 +170,9 @@ def test_no_command_passes_on_what_a_folder_holds(text: str, tmp_path: Path, cap
 
 def test_rows_for_a_spreadsheet_compute_nothing(tmp_path: Path) -> None:
     """`journal --csv`: each cell of text that begins like a formula has an apostrophe in front, and its numbers stay."""
-    strange(tmp_path / "2026" / "a", "=1+1", best={"val/=1+1": -0.5}, command="-x", answer="@A1\n=2")
+    moments = dict.fromkeys(("started", "finished", "heartbeat"), "2026-01-01T00:00:00+00:00")
+    best = {"val/=1+1": -0.5, "epoch": 1}
+    strange(tmp_path / "2026" / "a", "=1+1", best=best, command="-x", answer="@A1\n=2", **moments)
     file = io.StringIO()
     journal.write_csv(tmp_path, file)
     (row,) = csv.DictReader(io.StringIO(file.getvalue()))

@@ -21,6 +21,15 @@ from plumbline.ranges import Items, Range
 from plumbline.search.space import parse
 from plumbline.slurm.options import Cluster, Launcher, Resources
 
+
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> None:
+    """The smallest numbers are numbers, whatever a run in this process chose before."""
+    import torch
+
+    torch.set_flush_denormal(False)
+
+
 NOT_NUMBERS = ["text", [[1]], {"a": 1}, True]
 NUMBERS = (int, float)
 

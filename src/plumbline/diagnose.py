@@ -105,7 +105,7 @@ def diagnose(curve: Curve) -> list[dict[str, Any]]:
     """What the checks of a curve say, the headline first."""
     from plumbline.train import CONF
 
-    cfg = OmegaConf.load(CONF / "checks" / "_curve.yaml")
+    cfg = OmegaConf.create({"checks": OmegaConf.load(CONF / "checks" / "_curve.yaml")}).checks
     said = [(name, build(node)(curve)) for name, node in configured(cfg, "curve")]
     return ranked([{"id": name, **asdict(finding)} for name, finding in said if finding is not None])
 

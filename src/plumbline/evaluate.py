@@ -242,7 +242,7 @@ def twins(data: Data, test: Split, cfg: DictConfig) -> list[Finding]:
     from plumbline.checks.view import View
     from plumbline.data.core import Data, Splits
 
-    thresholds = OmegaConf.load(CONF / "checks" / "_data.yaml").data
+    thresholds = OmegaConf.create({"checks": OmegaConf.load(CONF / "checks" / "_data.yaml")}).checks.data
     cfg = cfg.copy()
     cfg.checks.samples = COMPARED
     pair = Data(data.spec, lambda: Splits(data.train, test, lambda: test, lambda: ""))

@@ -180,7 +180,7 @@ def origin(cfg: DictConfig, asked: DictConfig) -> dict[str, Any] | None:
     try:
         run = read_run_file(file.parent)
     except ConfigError as error:
-        print(f"note: {error}", file=sys.stderr)
+        print_safe(f"note: {error}", file=sys.stderr)
         return known
     return known | {
         "run": str(file.parent.resolve()), "command": run["command"], "commit": (run["git"] or {}).get("commit"),

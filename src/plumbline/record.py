@@ -66,7 +66,7 @@ class Record:
         trained = any(directory.glob("last.pt*"))
         self.resumed, self.training = cfg.resume is not None and (begun or trained), False
         if cfg.resume is None and (begun or trained):
-            raise ConfigError(f"{directory}: holds a run already; go on with it by resume={directory}")
+            raise ConfigError(f"hydra.run.dir={directory}: holds another run; go on with it by resume={directory}")
         self.began, self.earlier, self.pace = time.monotonic(), 0.0, Clock(AT_MOST)
         self.found_as: dict[str, Any] | None = None
         if self.resumed and begun:

@@ -7,7 +7,6 @@ import fcntl
 import io
 import os
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from plumbline.compose import hydra_at, without_study
 from plumbline.contract import ConfigError
 from plumbline.files import make_folder, open_file, read_json
-from plumbline.output import csv_cell, printable
+from plumbline.output import csv_cell, print_error, printable
 from plumbline.search.study import CODE, NoTrials
 
 if TYPE_CHECKING:
@@ -164,9 +163,7 @@ def page_of(study: Study, trial: FrozenTrial) -> None:
     try:
         write_report(directory)
     except Exception as error:  # a damaged folder costs its own page, not the study's
-        print(
-            f"plumbline: {directory}: its report cannot be written ({type(error).__name__}: {error})", file=sys.stderr
-        )
+        print_error(f"{directory}: its report cannot be written ({type(error).__name__}: {error})")
 
 
 def run_folder(study: Study, number: int) -> Path:

@@ -10,10 +10,12 @@ from pathlib import Path
 from statistics import NormalDist, mean, median, stdev
 from typing import TYPE_CHECKING
 
-from plumbline.contract import ConfigError
+import yaml
+
+from plumbline.files import read_text
+from plumbline.parsing import parse_yaml
 from plumbline.search.finish import confirmed, run_folder, run_folders, status
 from plumbline.search.results import EDGE, Results, distance, number, placed
-from plumbline.stored import read_settings
 
 if TYPE_CHECKING:
     pass
@@ -121,8 +123,8 @@ def lost(results: Results) -> dict[str, str] | None:
 def planned_epochs(folder: Path) -> int | None:
     """The epochs that a run was to have; None where its configuration is gone or damaged."""
     try:
-        epochs = read_settings(folder).get("epochs")
-    except ConfigError:
+        epochs = parse_yaml(read_text(folder / "config.yaml"))["epochs"]
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
         return None
     return epochs if isinstance(epochs, int) else None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.contract import ConfigError
-from plumbline.stored import read_run_file
+from plumbline.files import read_json
 
 ENDED = "ended.json"  # in a trial's folder: its end, where no run of it says so
 LAST_LINES = 12  # of a failed trial's output that are kept with it
@@ -35,8 +35,10 @@ def measured(run: dict[str, Any], name: str) -> float:
 def read_run(directory: Path) -> dict[str, Any] | None:
     """run.json of a folder; None where there is none, or none of this shape."""
     try:
-        run = read_run_file(directory)
+        run = read_json(directory / "run.json")
     except ConfigError:
+        return None
+    if not isinstance(run.get("status"), str):
         return None
     return run if run["status"] != "finished" or isinstance(run.get("best"), dict) else None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.contract import ConfigError
+from plumbline.output import print_safe
 from plumbline.search.study import FILE, NoTrials
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def prepare(study: Study, asked: Asked, composed: Points, here: bool) -> None:
             made.set_user_attr("folder", str(study.folder))
             made.set_user_attr("modules", said["modules"])
             if count := restore(study, made, said["objectives"]):
-                print(f"study {study.name}: {count} trials restored from their folders")
+                print_safe(f"study {study.name}: {count} trials restored from their folders")
             made.set_user_attr("objectives", said["objectives"])
             there = made
     if there is not None and there.get_trials(deepcopy=False):

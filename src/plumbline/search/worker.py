@@ -151,7 +151,7 @@ def together(study: Study, statuses: list[int]) -> int:
     status = max(status for status in statuses if status >= 0)
     if not killed or status != exits.DONE or finish_late(study):
         return status
-    print(f"plumbline: {ended_by(killed)}; the same command goes on with the study", file=sys.stderr)
+    print_error(f"{ended_by(killed)}; the same command goes on with the study")
     return exits.BUG
 
 
