@@ -350,7 +350,6 @@ def layout(root: Path, *names: str) -> Path:
         (("a",), {}, "has 1 folders"),
         (("a", "b"), {"group": "p(", "split": "grouped"}, r"data.group=p\(: is no regular expression"),
         (("a", "b"), {"split": "grouped"}, "data.split=grouped: .*data.group"),
-        (("a", "b"), {"workers": -1}, "data.workers=-1"),
     ],
 )
 def test_what_cannot_be_is_said_at_the_call(tmp_path, names, changes, says):

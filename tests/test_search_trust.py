@@ -200,7 +200,7 @@ ODD = [None, 7, -1, 1.5, "x", [], ["x"], [[1]], {}, {"a": 1}, [{"a": 1}], [{"nam
 def test_a_study_yaml_of_any_other_shape_is_one_message(tmp_path: Path, monkeypatch) -> None:
     """Every key in turn is gone or has each odd value: it is read as a study, or refused."""
     facts, cases = facts_of(tmp_path), list(ODD)
-    monkeypatch.setattr("plumbline.search.study.load_plain", json.loads)  # thirty times as fast
+    monkeypatch.setattr("plumbline.search.study.parse_yaml", json.loads)  # thirty times as fast
     for key in facts:
         cases += [{name: value for name, value in facts.items() if name != key}]
         cases += [{**facts, key: value} for value in ODD]

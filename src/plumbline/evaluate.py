@@ -195,7 +195,7 @@ def verify_best(directory: Path, state: State, scoring: Scoring, run: dict[str, 
         except ConfigError:
             raise ConfigError(f"run={directory}: {error}; train it again: {run['command']}") from error
     if note:
-        print(f"note: {note}")
+        print_safe(f"note: {note}")
 
 
 def validated(

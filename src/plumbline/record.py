@@ -212,7 +212,7 @@ def check_new(directory: Path) -> None:
     requested = {"config.yaml", "overrides.yaml"} <= there and _can(read_settings, directory)
     requested = requested and _can(read_overrides, directory)
     if (requested and there & {RUN, "last.pt", "last.pt.before"}) or _can(read_run_file, directory):
-        raise ConfigError(f"{directory}: holds a run already; go on with it by resume={directory}")
+        raise ConfigError(f"hydra.run.dir={directory}: holds another run; go on with it by resume={directory}")
     harmless = {".lock", ".first", ".taken", "output.log"} | (
         {"overrides.yaml"} if _can(read_overrides, directory) else set()
     )

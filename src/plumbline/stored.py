@@ -219,7 +219,8 @@ def read_settings(directory: Path) -> dict[str, Any]:
         raise ConfigError(f"{where} holds no mapping of a run's keys")
     for key, value in content.items():
         annotation = _annotations().get(key)
-        if annotation is not None and value != "???" and not fits(value, annotation):
+        written = isinstance(value, str) and ("${" in value or value == "???")  # its value is known when it is composed
+        if annotation is not None and not written and not fits(value, annotation):
             raise ConfigError(f"{where} has {key}={shown(value)[:80]}, which must be {describe(annotation)}")
     data = content.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("_target_"), str):
