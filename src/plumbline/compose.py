@@ -7,7 +7,9 @@ Hydra's own runner is not used: it instantiates callbacks, configures loggers, s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -134,7 +136,11 @@ def compose_command(arguments: argparse.Namespace, folders: list[Path]) -> tuple
         elif arguments.shell_completion:
             hydra.shell_completion(name, arguments.overrides)
         elif arguments.cfg is not None:
-            hydra.show_cfg(name, arguments.overrides, arguments.cfg, arguments.package, arguments.resolve)
+            try:
+                with contextlib.redirect_stderr(io.StringIO()):
+                    hydra.show_cfg(name, arguments.overrides, arguments.cfg, arguments.package, arguments.resolve)
+            except SystemExit:
+                raise ConfigError(f"--package={arguments.package}: there is no such part; leave it out") from None
         elif arguments.info is not None:
             hydra.show_info(arguments.info, name, arguments.overrides)
         else:

@@ -55,6 +55,9 @@ def main() -> int:
     except ConfigError as error:
         print_error(error)
         return MISTAKE
+    except OSError as error:  # a path that cannot be
+        print_error(f"{str(error.filename)[:200]}: {error.strerror}; name another")
+        return MISTAKE
     found = diagnose(curve)
     if "--json" in words:
         from plumbline.files import as_json

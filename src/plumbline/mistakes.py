@@ -24,7 +24,14 @@ from plumbline.parsing import parse_yaml
 
 SINGLE = GROUPS + PRESETS  # of these a run has exactly one option
 COMPOSITION = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
-ANYTHING = (*COMPOSITION, ValueError, OSError, AssertionError, RecursionError)  # Hydra's own, and a file's
+ANYTHING = (
+    *COMPOSITION,
+    ValueError,
+    OSError,
+    AssertionError,
+    RecursionError,
+    ArithmeticError,
+)  # Hydra's own, and a file's
 
 
 def groups(folders: list[Path]) -> list[str]:
@@ -95,8 +102,10 @@ def check_place(place: str) -> None:
     if not given or kind == "file":
         if not Path(path).is_dir():
             raise ConfigError(f"hydra.searchpath=[{place}]: there is no such folder; name one, or leave it out")
-    elif kind == "pkg" and importlib.util.find_spec(path.partition("/")[0].partition(".")[0]) is None:
-        raise ConfigError(f"hydra.searchpath=[{place}]: there is no such package; name one, or leave it out")
+    elif kind == "pkg":
+        spec = importlib.util.find_spec(path.partition("/")[0].partition(".")[0])
+        if spec is None or spec.submodule_search_locations is None:
+            raise ConfigError(f"hydra.searchpath=[{place}]: there is no such package; name one, or leave it out")
 
 
 def check_choices(choices: Mapping[str, object], folders: list[Path]) -> None:

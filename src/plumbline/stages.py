@@ -31,6 +31,9 @@ def main() -> int:
     except ConfigError as error:
         print_error(error)
         return MISTAKE
+    except OSError as error:  # a path that cannot be
+        print_error(f"{str(error.filename)[:200]}: {error.strerror}; name another")
+        return MISTAKE
 
 
 def parse(words: list[str]) -> tuple[Path, list[list[str]]]:

@@ -14,6 +14,7 @@ from plumbline.config import CONF, packages_allowed
 from plumbline.environment import SNAPSHOT
 from plumbline.exits import BY_HAND, DONE, MISTAKE, outlast_the_reader
 from plumbline.output import print_error, print_safe
+from plumbline.search.disk import complaint
 
 _HERE = Path(__file__).resolve()
 
@@ -51,6 +52,11 @@ def main() -> int:
     except mistakes.COMPOSITION as error:
         print_error(mistakes.explain(error, folders))
         return MISTAKE
+    except OSError as error:
+        if (found := complaint(error, Path.cwd())) is None:
+            raise
+        print_safe(found[1], file=sys.stderr)
+        return found[0]
     except KeyboardInterrupt:  # before there was anything to save
         return BY_HAND
 

@@ -1,4 +1,4 @@
-"""What is said of a disk that takes nothing more, or nothing at all: it is nobody's bug."""
+"""Messages for a disk that takes nothing more, and for paths that cannot be: neither is a bug."""
 
 from __future__ import annotations
 
