@@ -92,14 +92,11 @@ def located(said: str, overrides: list[str]) -> tuple[list[str], Path]:
         if not WORD.fullmatch(word) or key.partition(".")[0].partition("/")[0] in REFUSED:
             raise ConfigError(f"transfer.file={said}: {word} cannot be said of a run that is trained first")
     dirs = config_dirs(sys.argv[1:])
-    try:
-        with hydra_at([CONF, *dirs]):
-            there = compose(own, "train")
-            passed = [word for word in overrides if word.partition("=")[0] in PASSED_ON]
-            words = [*own, *(w for w in passed if OmegaConf.select(there, w.partition("=")[0]) is not None)]
-            cfg = compose(words, "train")
-    except mistakes.ANYTHING as error:
-        raise ConfigError(f"transfer.file={said}: {mistakes.explain(error, [CONF, *dirs])}") from error
+    with mistakes.explained([CONF, *dirs], f"transfer.file={said}: "), hydra_at([CONF, *dirs]):
+        there = compose(own, "train")
+        passed = [word for word in overrides if word.partition("=")[0] in PASSED_ON]
+        words = [*own, *(w for w in passed if OmegaConf.select(there, w.partition("=")[0]) is not None)]
+        cfg = compose(words, "train")
     if cfg.transfer and named(cfg):
         raise ConfigError(f"transfer.file={said}: starts from {cfg.transfer.file} itself; train that by hand")
     same = {key: value for key, value in recorded(cfg).items() if key not in (*MAY_CHANGE, "outputs")}

@@ -8,7 +8,7 @@ import importlib.util
 import re
 import traceback
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -141,6 +141,15 @@ def check_once(group: str, chosen: object, where: str = "") -> None:
 
 
 # --- what Hydra, OmegaConf and YAML complain of ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def explained(folders: list[Path], where: str = "") -> Iterator[None]:
+    """Turn what composition complains of into a ConfigError with one message, which begins with `where`."""
+    try:
+        yield
+    except ANYTHING as error:
+        raise ConfigError(f"{where}{explain(error, folders)}") from error
 
 
 def explain(error: Exception, folders: list[Path]) -> str:

@@ -31,12 +31,10 @@ def main() -> int:
     try:
         arguments = mistakes.parse(words)
         mistakes.check_words(arguments.overrides, folders)
-        try:
+        with mistakes.explained(folders):
             from plumbline.compose import compose_command
 
             composed = compose_command(arguments, folders)
-        except mistakes.ANYTHING as error:
-            raise config.ConfigError(mistakes.explain(error, folders)) from error
         if composed is None:
             return DONE
         cfg, known = composed

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from plumbline import mistakes
 from plumbline.compose import hydra_at, without_study
 from plumbline.contract import ConfigError
 from plumbline.files import make_folder, open_file, read_json
@@ -235,7 +236,8 @@ def experiment(study: Study, opened: optuna.Study, trial: FrozenTrial) -> str:
 
     run = facts(study, trial, opened.user_attrs["objectives"][0][0])
     words = [*study.fixed, *study.space.words(trial.params)]
-    with hydra_at(study.folders(snapshot=True)):
+    folders = study.folders(snapshot=True)
+    with mistakes.explained(folders, f"study={study.name}: "), hydra_at(folders):
         full = compose(study.config_name, words, return_hydra_config=True)
         chosen = {g: c for g, c in full.hydra.runtime.choices.items() if not g.startswith("hydra/") and "@" not in g}
         chosen = {
