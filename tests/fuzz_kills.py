@@ -6,6 +6,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -123,15 +124,19 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def attempt(seed: int, number: int, place: Path) -> Result:
     """One run undisturbed, and the same words ended once or twice and resumed until they are done."""
     rng = random.Random(f"kills {seed} {number}")
-    words = draw(rng)
     result = Result(number)
     here = fresh_folder(place, None)
-    began = time.monotonic()
-    whole = command("train", words, here, cpu=40)
-    took = time.monotonic() - began
-    if result.add(whole, "undisturbed") or whole.status != 0:
-        if whole.status != 3 and not result.faults:
-            result.note("refused by its words", whole.line, whole.err.strip()[-200:])
+    for _ in range(20):  # words that go together: others are refused, and some diverge
+        words, began = draw(rng), time.monotonic()
+        whole = command("train", words, here, cpu=40)
+        took = time.monotonic() - began
+        if result.add(whole, "undisturbed"):
+            return result
+        if whole.status == 0:
+            break
+        shutil.rmtree(here / "run", ignore_errors=True)
+    else:
+        result.note("refused by its words", whole.line, whole.err.strip()[-200:])
         return result
     expected = left(here / "run")
     os.rename(here / "run", here / "undisturbed")
