@@ -225,7 +225,8 @@ def run_workers(study: Study, count: int, new: bool, ahead: Ahead) -> int:
     ahead.spare()
     passed_on = Passed(process)
     status = show(study, process, passed_on)
-    text = log.read_bytes()[offset:].decode(errors="replace")
+    written = log.read_bytes() if log.exists() else b""  # a worker that was killed at once has written none
+    text = written[offset:].decode(errors="replace")
     by = ""
     if status < 0:  # killed, while others may have done what was left
         from plumbline.search.finish import finish_late
