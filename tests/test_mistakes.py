@@ -55,10 +55,10 @@ COMPOSED: list[tuple[list[str], list[str], dict[str, str | bytes]]] = [
     # a value out of range
     (["epochs=-1"], ["epochs=-1", "must be a whole number in [0, 10000000]"], {}),
     (["batch_size=0"], ["batch_size=0", "must be a whole number of at least 1 or auto"], {}),
-    (["seed=99999999999999999999"], ["seed=99999999999999999999", "below 2^63"], {}),
+    (["seed=99999999999999999999"], ["seed=99999999999999999999", "must be a whole number in [0, 9223372036854775807]"], {}),
     (["snapshots=[1,9]", "epochs=2"], ["snapshots=[1,9]", "there are 2 epochs"], {}),
-    (["snapshots=[0]"], ["snapshots=[0]", "the first of which is 1"], {}),
-    (["swa=1"], ["swa=1.0", "lies in [0, 1)"], {}),
+    (["snapshots=[0]"], ["snapshots=[0]", "must be a list of whole numbers of at least 1, each once"], {}),
+    (["swa=1"], ["swa=1.0", "must be a number in [0, 1) or null"], {}),
     (["patience=0"], ["patience=0", "must be a whole number of at least 1 or null"], {}),
     (["precision=fp8"], ["precision=fp8", "fp32, bf16, fp16"], {}),
     (["device=gpu"], ["device=gpu", "auto, cpu, cuda"], {}),

@@ -198,7 +198,7 @@ def _of_a_key(error: Exception, folders: list[Path]) -> str:
         return f"{file}: override /{group}: there is no such group{nearest(group, known)}; groups: {', '.join(known)}"
     if re.search(r"not in '|is not in struct", text):
         return _no_key(subject, key, cause, file)
-    annotation = value_types().get(key)
+    annotation = value_types().get(key) or typing.get_type_hints(Config).get(key)
     if annotation is not None and "Interpolation" not in type(cause).__name__:
         return f"{subject}: must be {describe(annotation)}"
     return f"{subject}: {_plain(cause)}" if subject else _plain(cause)
