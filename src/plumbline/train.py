@@ -39,13 +39,13 @@ def main() -> int:
             return DONE
         cfg, known = composed
         mistakes.check_choices(known.runtime.choices, folders)
-        check_allow_not_widened(cfg, list(known.overrides.task))
+        overrides = OmegaConf.to_container(known.overrides.task, resolve=False)
+        check_allow_not_widened(cfg, overrides)
         find_own_code(list(cfg.allow), words)
         if known.mode == RunMode.MULTIRUN:
             from plumbline.search.start import start as start_study
 
             return start_study(cfg, known, words, folders)
-        overrides = OmegaConf.to_container(known.overrides.task, resolve=False)
         return start(cfg, Path(known.runtime.output_dir), overrides, folders[1:])
     except mistakes.COMPOSITION as error:
         print_error(mistakes.explain(error, folders))
