@@ -18,6 +18,7 @@ import stat
 from pathlib import Path
 
 from plumbline.contract import ConfigError
+from plumbline.output import printable
 
 FILE = "trust.json"
 KEY = "study.key"
@@ -152,7 +153,7 @@ def origin(folder: Path, key: bytes | None) -> str:
     owner = f"its folder belongs to {user(folder.stat().st_uid)}"
     if "signature" not in facts:
         return f"has no signature; {owner}"
-    who = f"{printable(facts.get('user'))} on {printable(facts.get('host'))}"
+    who = f"{printable(facts.get('user'))[:60]} on {printable(facts.get('host'))[:60]}"
     if key is not None and facts.get("key") == name_of(key):
         return f"was changed since it was signed by {who}; {owner}"
     return f"was signed with another key, by {who}; {owner}"
@@ -179,7 +180,3 @@ def user(number: int) -> str:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return f"user {number}"
-
-
-def printable(text: object) -> str:
-    return "".join(letter for letter in str(text)[:60] if letter.isprintable())
