@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
+REFERENCE_LOOP = 0.045  # processor seconds of the loop in affordable()
 NUMBERS = (  # files whose slow tests measure what a technique is worth, on several seeds
     "test_playground.py", "test_experiments.py", "test_experiments_models.py", "test_experiments_training.py",
     "test_faults.py",
@@ -31,11 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--slow"):
         for item in items:
-            if "slow" in item.keywords:
+            if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
     elif not config.getoption("--numbers"):
         for item in items:
-            if "slow" in item.keywords and item.path.name in NUMBERS:
+            if item.get_closest_marker("slow") and item.path.name in NUMBERS:
                 item.add_marker(pytest.mark.skip(reason="measures numbers for minutes: run with --slow --numbers"))
 
 
@@ -85,6 +86,18 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen, seconds:
         assert process.poll() is None, f"it ended with status {process.returncode} before that happened"
         assert time.monotonic() < until, f"nothing happened in {seconds} s"
         time.sleep(0.02)
+
+
+def affordable(seconds: float) -> float:
+    """The processor seconds that a test may take: `seconds` on a quiet machine where a loop takes REFERENCE_LOOP.
+
+    Three times as much is allowed, since other tests share caches and cores, and more on a slower machine: a limit is
+    to catch work that grows, not a slow machine.
+    """
+    began = time.process_time()
+    for number in range(1_000_000):
+        number % 7
+    return 3 * seconds * max(1.0, (time.process_time() - began) / REFERENCE_LOOP)
 
 
 def composed(*overrides: str):

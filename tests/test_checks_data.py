@@ -9,7 +9,7 @@ import numpy as np
 import planted
 import pytest
 import torch
-from conftest import composed
+from conftest import affordable, composed
 from planted import alarms, audit, clean, made
 from sklearn.datasets import load_breast_cancer, load_digits
 
@@ -280,11 +280,9 @@ ODD = odd()
 @pytest.mark.parametrize("preset", ["quick", "full"])
 @pytest.mark.parametrize("name", ODD)
 def test_no_data_set_breaks_a_check_or_keeps_it_long(name: str, preset: str) -> None:
-    import time
-
     began = time.process_time()
     found = audit(*ODD[name], f"checks={preset}")
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < affordable(5)
     assert all(
         np.isfinite([v for v in it.evidence.values() if isinstance(v, float)]).all()
         for it in found.values()
@@ -478,7 +476,7 @@ def test_the_whole_audit_of_masks_or_of_a_thousand_numbers_each_takes_seconds() 
     for spec, arrays in ((shapes, masks), (Spec("regression", (900,), 1000), wide)):
         began = time.process_time()
         audit(spec, arrays)
-        assert time.process_time() - began < 20, spec.task
+        assert time.process_time() - began < affordable(8), spec.task
 
 
 def test_what_is_stored_by_class_or_hard_to_tell_is_not_taken_for_moved_on() -> None:

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from conftest import composed, noted, records
+from conftest import affordable, composed, noted, records
 
 from plumbline.config import ConfigError, build, check_config
 from plumbline.state import read
@@ -135,10 +135,9 @@ def test_logistic_regression_with_l1_is_better_on_the_genes_than_the_network() -
 
 
 def test_the_fast_experiment_goes_from_the_data_to_the_report_in_less_than_ten_seconds_of_a_core(run) -> None:
-    began = time.process_time()  # others may use the machine, too
+    began = time.process_time()
     status, folder = run("experiment=fast", "checks=quick", "report=true")
-    spent = time.process_time() - began
-    assert spent < 10
+    assert time.process_time() - began < affordable(10)
     assert status == 0
     assert (folder / "report.html").stat().st_size > 10_000
     assert len(noted(folder)["findings"]) > 50

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from conftest import affordable
 
 from plumbline.report import confusion, grey_range, number, read
 from plumbline.report.figures import figures
@@ -624,7 +625,7 @@ def test_two_reports_of_one_folder_are_equal_to_the_byte_and_take_less_than_two_
         start = time.process_time()
         assert write_report(run).read_bytes() == first
         seconds.append(time.process_time() - start)
-    assert min(seconds) < 2
+    assert min(seconds) < affordable(2)
 
 
 def test_a_report_that_cannot_be_finished_leaves_the_old_one(tmp_path, no_pictures, monkeypatch):
@@ -647,7 +648,7 @@ def test_a_great_run_stays_small_and_quick(tmp_path):
     change(run, git={"commit": "0123abc", "dirty": True, "diff": "+ a line\n" * 300_000}, layers=layers)
     start = time.process_time()
     size = write_report(run).stat().st_size
-    assert size < 1_500_000 and time.process_time() - start < 8
+    assert size < 1_500_000 and time.process_time() - start < affordable(5)
 
 
 def test_importing_the_report_imports_neither_matplotlib_nor_torch_and_writing_it_no_pyplot(digits):

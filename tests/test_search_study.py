@@ -11,7 +11,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -63,9 +62,7 @@ def test_the_same_command_goes_on_to_the_total_and_then_says_that_it_is_done(sea
     assert [row["optimiser.lr"] for row in rows[:3]] == [row["optimiser.lr"] for row in first]
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.glob("[0-9]*/*"))
     os.utime(folder / "report.html", (0, 0))  # as if the last worker had been killed before it wrote another one
-    began = time.monotonic()
     again = search(*words, "search.n_trials=5")
-    assert time.monotonic() - began < 10  # 2 where nothing else is at work
     assert again.returncode == 0
     assert "is done" in again.stdout
     best = max(rows, key=lambda row: float(row["val/accuracy"]))

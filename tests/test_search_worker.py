@@ -359,7 +359,7 @@ def test_a_second_ctrl_c_hurries_and_the_same_command_goes_on(tmp_path: Path) ->
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
-    assert time.monotonic() - began < 20  # 1 where nothing else is at work
+    assert time.monotonic() - began < 60  # 1 where nothing else is at work
     assert process.returncode == 130, output
     assert "the workers save and leave; press again to leave at once" in output
     assert "the same command goes on with it" in output

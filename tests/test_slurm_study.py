@@ -89,12 +89,10 @@ def test_a_study_survives_the_death_of_its_submitter_a_cancelled_task_a_preempte
     whole(study, 24)
     assert read_json(trial / "run.json")["restarts"] == 1
     assert "again: yes" in logs(study)
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "plumbline.train", *STUDY], cwd=tmp_path, env=here.environment, capture_output=True, text=True
     )  # fmt: skip
     assert (done.returncode, "study s is done" in done.stdout) == (0, True), done.stdout + done.stderr
-    assert time.monotonic() - began < 10
     assert read_json(study / "job.json")["jobs"] == [job]
 
 
