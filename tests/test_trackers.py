@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -67,6 +68,10 @@ def recorded(folder: Path) -> list[tuple[str, str, str]]:
 def test_what_wandb_keeps_offline_can_be_read_and_is_the_record(run) -> None:
     _, folder = run(*QUICK, "tracker=[wandb]")
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    for _ in range(600):  # W&B's own process may write its last block after finish() has returned
+        if entries(file)[-1].WhichOneof("record_type") == "exit":
+            break
+        time.sleep(0.1)
     rows = [
         {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in entry.history.item}
         for entry in entries(file)
